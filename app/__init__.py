@@ -1,0 +1,1 @@
+"""Callboard runs YAML playbooks durably: the log says what happened, the broker only says where to look."""

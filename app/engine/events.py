@@ -1,0 +1,391 @@
+"""What can be written into the log: one frozen dataclass per event type.
+
+Adding a type: a dataclass here with its ``type``, a ``case`` in ``evolve``, a row in the decide table.
+Field names that are columns of ``noetl.event`` (step, visit, iteration, attempt, worker, error,
+duration_ms) are stored there; all others travel in the ``payload`` column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any, ClassVar, NamedTuple
+
+from app.errors import CallboardError
+
+#: ``iteration`` of work that is not inside a loop.
+NO_LOOP = -1
+
+
+class StepKey(NamedTuple):
+    """Identity of a unit of work inside one execution, whatever the number of attempts.
+
+    ``visit`` counts from 1 and grows with each re-entry through a back edge; ``iteration`` is the
+    loop index from 0, or -1 outside loops.
+    """
+
+    step: str
+    visit: int = 1
+    iteration: int = NO_LOOP
+
+    def __str__(self) -> str:
+        visit = f"#{self.visit}" if self.visit > 1 else ""
+        return f"{self.step}{visit}" + (f"[{self.iteration}]" if self.iteration >= 0 else "")
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionStarted:
+    """A playbook was accepted for running; ``workload`` is merged once, here."""
+
+    type: ClassVar[str] = "execution.started"
+    catalog_id: int
+    path: str
+    version: int
+    workload: Mapping[str, Any]
+    parent_execution_id: int | None = None
+    meta: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepScheduled:
+    """A unit of work is due. ``reads`` says which event (seq) holds each variable it needs.
+
+    ``source``/``source_visit`` name the completion whose arc led here. ``not_before`` delays the
+    attempt (unix seconds). ``loop_seq`` is the ``loop.started`` that holds its item. ``queue`` is the Dramatiq queue ``<pool>.<queue>`` it is sent to.
+    """
+
+    type: ClassVar[str] = "step.scheduled"
+    step: str
+    visit: int
+    iteration: int
+    attempt: int
+    tool: str
+    queue: str
+    reads: Mapping[str, int]
+    source: str | None = None
+    source_visit: int = 0
+    not_before: float | None = None
+    loop_seq: int | None = None
+
+    @property
+    def key(self) -> StepKey:
+        return StepKey(self.step, self.visit, self.iteration)
+
+
+@dataclass(frozen=True, slots=True)
+class StepStarted:
+    """A worker claimed the attempt."""
+
+    type: ClassVar[str] = "step.started"
+    step: str
+    visit: int
+    iteration: int
+    attempt: int
+    worker: str
+
+    @property
+    def key(self) -> StepKey:
+        return StepKey(self.step, self.visit, self.iteration)
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone:
+    """The unit of work ended well. ``ctx`` holds what its policy rules set for later steps.
+
+    ``tail`` is the end of what it printed, for people.
+    """
+
+    type: ClassVar[str] = "step.done"
+    step: str
+    visit: int
+    iteration: int
+    attempt: int
+    result: Any = None
+    ctx: Mapping[str, Any] | None = None
+    tail: str | None = None
+    worker: str | None = None
+    duration_ms: float | None = None
+
+    @property
+    def key(self) -> StepKey:
+        return StepKey(self.step, self.visit, self.iteration)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """This attempt failed and a policy asks for another one after ``retry_in`` seconds."""
+
+    type: ClassVar[str] = "attempt.failed"
+    step: str
+    visit: int
+    iteration: int
+    attempt: int
+    error: Mapping[str, Any]
+    retry_at: float
+    worker: str | None = None
+    duration_ms: float | None = None
+
+    @property
+    def key(self) -> StepKey:
+        return StepKey(self.step, self.visit, self.iteration)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptExpired:
+    """The worker that held the attempt stopped beating; the attempt is fenced off."""
+
+    type: ClassVar[str] = "attempt.expired"
+    step: str
+    visit: int
+    iteration: int
+    attempt: int
+    worker: str | None = None
+    reason: str = "the worker stopped beating"
+
+    @property
+    def key(self) -> StepKey:
+        return StepKey(self.step, self.visit, self.iteration)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptInterrupted:
+    """The worker gave the attempt back while shutting down; this costs no retry."""
+
+    type: ClassVar[str] = "attempt.interrupted"
+    step: str
+    visit: int
+    iteration: int
+    attempt: int
+    worker: str | None = None
+
+    @property
+    def key(self) -> StepKey:
+        return StepKey(self.step, self.visit, self.iteration)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptLate:
+    """A report that came after its attempt was fenced off; kept for the audit only."""
+
+    type: ClassVar[str] = "attempt.late"
+    step: str
+    visit: int
+    iteration: int
+    attempt: int
+    worker: str | None = None
+    outcome: str = "done"
+
+    @property
+    def key(self) -> StepKey:
+        return StepKey(self.step, self.visit, self.iteration)
+
+
+@dataclass(frozen=True, slots=True)
+class StepFailed:
+    """The unit of work ended badly: ``error`` has kind, message, retryable and helpers."""
+
+    type: ClassVar[str] = "step.failed"
+    step: str
+    visit: int
+    iteration: int
+    attempt: int
+    error: Mapping[str, Any]
+    ctx: Mapping[str, Any] | None = None
+    tail: str | None = None
+    worker: str | None = None
+    duration_ms: float | None = None
+
+    @property
+    def key(self) -> StepKey:
+        return StepKey(self.step, self.visit, self.iteration)
+
+
+@dataclass(frozen=True, slots=True)
+class StepSkipped:
+    """No path leads to the step any more in this turn. ``source`` is the completion that said so."""
+
+    type: ClassVar[str] = "step.skipped"
+    step: str
+    visit: int
+    iteration: int = NO_LOOP
+    source: str | None = None
+    source_visit: int = 0
+    reason: str = "no arc led here"
+
+    @property
+    def key(self) -> StepKey:
+        return StepKey(self.step, self.visit, self.iteration)
+
+
+@dataclass(frozen=True, slots=True)
+class StepCancelled:
+    """The unit of work will not run or not count: its execution was cancelled."""
+
+    type: ClassVar[str] = "step.cancelled"
+    step: str
+    visit: int
+    iteration: int = NO_LOOP
+
+    @property
+    def key(self) -> StepKey:
+        return StepKey(self.step, self.visit, self.iteration)
+
+
+@dataclass(frozen=True, slots=True)
+class StepRouted:
+    """The arcs of a completion were evaluated, once, and no scheduled or skipped step says so.
+
+    ``taken`` names the targets, ``waiting`` those of them that now hold a token and wait for other
+    branches. ``handled`` False: the step failed and no arc caught it, or (with ``error``) routing
+    itself failed; the execution fails once everything that runs has ended.
+    """
+
+    type: ClassVar[str] = "step.routed"
+    step: str
+    visit: int
+    taken: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
+    handled: bool = True
+    error: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CtxUpdated:
+    """Durable ``set``: ``values`` override workload and results of the same name from here on."""
+
+    type: ClassVar[str] = "ctx.updated"
+    step: str
+    visit: int
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LoopStarted:
+    """A loop was entered: its collection, frozen. ``window`` bounds how many run at once."""
+
+    type: ClassVar[str] = "loop.started"
+    step: str
+    visit: int
+    items: Any
+    size: int
+    window: int
+    source: str | None = None
+    source_visit: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LoopDone:
+    """Every iteration ended. The results themselves stay in their ``step.done`` events.
+
+    It ends the loop step as ``step.done`` or ``step.failed`` end a plain one, so it shares U4.
+    """
+
+    type: ClassVar[str] = "loop.done"
+    step: str
+    visit: int
+    total: int
+    success: int
+    failed: int
+    error: Mapping[str, Any] | None = None
+
+    @property
+    def key(self) -> StepKey:
+        return StepKey(self.step, self.visit)
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionCompleted:
+    type: ClassVar[str] = "execution.completed"
+    final_step: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionFailed:
+    """``error`` has ``message`` and, where steps failed, ``steps``."""
+
+    type: ClassVar[str] = "execution.failed"
+    error: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionCancelled:
+    type: ClassVar[str] = "execution.cancelled"
+    reason: str | None = None
+
+
+Event = (
+    ExecutionStarted
+    | StepScheduled
+    | StepStarted
+    | StepDone
+    | AttemptFailed
+    | AttemptExpired
+    | AttemptInterrupted
+    | AttemptLate
+    | StepFailed
+    | StepSkipped
+    | StepCancelled
+    | StepRouted
+    | CtxUpdated
+    | LoopStarted
+    | LoopDone
+    | ExecutionCompleted
+    | ExecutionFailed
+    | ExecutionCancelled
+)
+
+TYPES: Mapping[str, type[Event]] = {cls.type: cls for cls in Event.__args__}
+
+#: Types that end an execution (U5), and those that end a step key (U4).
+EXECUTION_ENDS = ("execution.completed", "execution.failed", "execution.cancelled")
+STEP_ENDS = ("step.done", "step.failed", "step.skipped", "step.cancelled", "loop.done")
+
+COLUMNS = ("step", "visit", "iteration", "attempt", "worker", "duration_ms")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An event as the log holds it. ``seq`` is gap-free from 1 within the execution.
+
+    ``event_id`` and ``at`` are given by the store; both are for people and exporters, never for
+    the engine.
+    """
+
+    execution_id: int
+    seq: int
+    event: Event
+    event_id: int = 0
+    at: datetime | None = None
+
+
+class UnknownEventError(CallboardError):
+    """The log holds an event this version does not know: stop, never guess."""
+
+    code = "unknown_event"
+
+
+def payload_of(event: Event) -> dict[str, Any]:
+    """The fields of *event* that are not columns, without those left at None."""
+    return {
+        field.name: value
+        for field in fields(event)
+        if field.name not in COLUMNS and (value := getattr(event, field.name)) is not None
+    }
+
+
+def event_from(type_: str, columns: Mapping[str, Any], payload: Mapping[str, Any]) -> Event:
+    """Build the event that a row of the log describes; inverse of columns plus ``payload_of``."""
+    cls = TYPES.get(type_)
+    if cls is None:
+        raise UnknownEventError(
+            f"the log holds an event of the unknown type {type_!r}",
+            remedy="it was written by a newer version; upgrade this process",
+        )
+    names = {field.name for field in fields(cls)}
+    values = {name: columns[name] for name in COLUMNS if name in names and name in columns}
+    values.update((name, value) for name, value in payload.items() if name in names)
+    for name in ("taken", "waiting"):
+        if name in values:
+            values[name] = tuple(values[name])
+    return cls(**values)

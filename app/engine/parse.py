@@ -1,0 +1,620 @@
+"""From YAML to ``Playbook``: older forms are normalised, mistakes are collected with their lines."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol
+
+from app.engine import graph
+from app.engine.playbook import Arc, Loop, Playbook, Rule, Step, Task
+from app.engine.source import Path, Source, read, texts
+from app.engine.template import Needs, compile_condition, compile_text, has_template
+from app.errors import Finding, InvalidPlaybookError, TemplateError
+
+API_VERSIONS = ("noetl.io/v2", "noetl.io/v10")
+ACTIONS = ("continue", "retry", "break", "jump", "fail")
+BACKOFFS = ("none", "fixed", "linear", "exponential")
+STEP_KEYS = frozenset(
+    {"step", "desc", "input", "spec", "loop", "tool", "set", "output", "next", "timeout", "pool"}
+)
+#: What a step without a tool may carry; anything else needs a tool to mean something.
+ROUTER_KEYS = frozenset({"step", "desc", "spec", "set", "next", "pool", "timeout"})
+REFUSED_KEYS = {"args": "input", "set_ctx": "set", "set_iter": "set", "vars": "workload"}
+NOT_CONFIG = frozenset({"kind", "name", "set", "desc"})
+_WHOLE_CONTEXT = re.compile(r"\b(variables|context)\b")
+_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*$")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
+
+
+class Kind(Protocol):
+    """What the parser asks of a tool."""
+
+    @property
+    def queue(self) -> str: ...
+
+    @property
+    def verbatim(self) -> frozenset[str]: ...
+
+
+Kinds = Mapping[str, Kind]
+"""Tool kinds by name."""
+
+
+def parse(
+    text: str | bytes, kinds: Kinds, *, name: str = "playbook", max_bytes: int | None = None
+) -> Playbook:
+    """Read a playbook. Raises ``InvalidPlaybookError`` with everything that is wrong with it."""
+    source = read(text, name=name, **({"max_bytes": max_bytes} if max_bytes else {}))
+    return _Parser(source, kinds, name).playbook()
+
+
+def parse_step(raw: Mapping[str, Any], kinds: Kinds) -> Step:
+    """Read one step from JSON data, as workers get it. Raises ``InvalidPlaybookError``."""
+    parser = _Parser(Source(raw), kinds, f"step {raw.get('step')}")
+    step = parser.step(raw, ())
+    parser.finish()
+    assert step is not None
+    return step
+
+
+def duration(value: Any) -> float | None:
+    """Seconds from a number or from text such as '30s', '5m', '250ms'; None where it is neither."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | float):
+        return float(value)
+    match = _DURATION.match(value) if isinstance(value, str) else None
+    return float(match[1]) * _UNITS[match[2]] if match else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    code: str
+    message: str
+    hint: str | None = None
+
+
+class _Parser:
+    """Walks the document once; every complaint is a finding, nothing stops at the first."""
+
+    def __init__(self, source: Source, kinds: Kinds, name: str) -> None:
+        self.source = source
+        self.kinds = kinds
+        self.name = name
+        self.findings: list[Finding] = []
+
+    # ------------------------------------------------------------------ the document
+    def playbook(self) -> Playbook:
+        data = self.source.data
+        if not isinstance(data, Mapping):
+            self.problem(
+                (),
+                "playbook-form",
+                "a playbook must be a mapping with apiVersion, kind, metadata, workflow",
+            )
+            raise InvalidPlaybookError(self.findings, source=self.name)
+        self._head(data)
+        workload = self.mapping(data, "workload", ())
+        metadata = self.mapping(data, "metadata", ())
+        steps = self._steps(data)
+        entry = self._entry(data, steps)
+        self._arcs(steps)
+        self.finish()
+        links = {name: [arc.step for arc in step.arcs] for name, step in steps.items()}
+        path = (
+            metadata.get("path")
+            or data.get("path")
+            or metadata.get("name")
+            or data.get("name")
+            or "unknown"
+        )
+        return Playbook(
+            name=str(metadata.get("name") or path),
+            path=str(path),
+            steps=steps,
+            entry=entry,
+            workload=workload,
+            graph=graph.build(links, entry),
+            kind=str(data.get("kind", "Playbook")),
+            meta=metadata,
+        )
+
+    def finish(self) -> None:
+        if self.findings:
+            ordered = sorted(self.findings, key=lambda finding: (finding.line, finding.column))
+            raise InvalidPlaybookError(ordered, source=self.name)
+
+    def _head(self, data: Mapping[str, Any]) -> None:
+        if data.get("apiVersion") not in API_VERSIONS:
+            said = (
+                f"apiVersion is {data['apiVersion']!r}"
+                if "apiVersion" in data
+                else "apiVersion is missing"
+            )
+            self.problem(
+                ("apiVersion",),
+                "api-version",
+                f"{said}.",
+                f"Write 'apiVersion: {API_VERSIONS[0]}'.",
+            )
+        if str(data.get("kind", "")).lower() not in {"playbook", "agent"}:
+            said = f"kind is {data['kind']!r}" if "kind" in data else "kind is missing"
+            self.problem(("kind",), "kind", f"{said}.", "Write 'kind: Playbook'.")
+        metadata = data.get("metadata")
+        if not isinstance(metadata, Mapping) or not (metadata.get("name") or metadata.get("path")):
+            self.problem(
+                ("metadata",),
+                "metadata-name",
+                "metadata.name is missing.",
+                "Give the playbook a name.",
+            )
+        if "vars" in data:
+            self.key_problem(
+                ("vars",), "refused-key", "'vars' is not part of the language.", "Use 'workload'."
+            )
+
+    def _steps(self, data: Mapping[str, Any]) -> dict[str, Step]:
+        workflow = data.get("workflow")
+        if not isinstance(workflow, Sequence) or isinstance(workflow, str) or not workflow:
+            self.problem(("workflow",), "workflow", "workflow must be a list of at least one step.")
+            return {}
+        steps: dict[str, Step] = {}
+        for number, raw in enumerate(workflow):
+            path: Path = ("workflow", number)
+            step = self.step(raw, path)
+            if step is None:
+                continue
+            if step.name in steps:
+                self.problem(
+                    (*path, "step"), "duplicate-step", f"the step {step.name!r} is defined twice."
+                )
+            steps[step.name] = step
+        return steps
+
+    def _entry(self, data: Mapping[str, Any], steps: Mapping[str, Step]) -> str:
+        spec = self.mapping(self.mapping(data, "executor", ()), "spec", ("executor",))
+        entry = spec.get("entry_step")
+        if entry is None:
+            return "start" if "start" in steps else next(iter(steps), "")
+        if entry not in steps:
+            self.problem(
+                ("executor", "spec", "entry_step"),
+                "entry-step",
+                f"entry_step {entry!r} is no step.",
+                self.nearest(entry, steps),
+            )
+        return str(entry)
+
+    def _arcs(self, steps: Mapping[str, Step]) -> None:
+        numbers = {
+            raw.get("step"): number
+            for number, raw in enumerate(self.source.data.get("workflow") or [])
+            if isinstance(raw, Mapping)
+        }
+        for step in steps.values():
+            for number, arc in enumerate(step.arcs):
+                if arc.step not in steps and arc.step != "end":
+                    path = self._arc_path(("workflow", numbers.get(step.name, 0), "next"), number)
+                    self.problem(
+                        path,
+                        "arc-to-nowhere",
+                        f"step {step.name!r} leads to {arc.step!r}, which is no step.",
+                        self.nearest(arc.step, steps),
+                    )
+
+    def _arc_path(self, path: Path, number: int) -> Path:
+        for candidate in (
+            (*path, "arcs", number, "step"),
+            (*path, number, "step"),
+            (*path, number),
+        ):
+            if candidate in self.source.marks:
+                return candidate
+        return path
+
+    # ------------------------------------------------------------------ a step
+    def step(self, raw: Any, path: Path) -> Step | None:
+        if not isinstance(raw, Mapping) or not isinstance(raw.get("step"), str | int):
+            self.problem(
+                path, "step-name", "a step must be a mapping with the key 'step', its name."
+            )
+            return None
+        name = str(raw["step"])
+        self._step_keys(raw, path, name)
+        tasks, sequence = self._tasks(raw, path, name)
+        spec = self.mapping(raw, "spec", path)
+        arcs, inclusive = self._next(raw.get("next"), (*path, "next"), name)
+        step = Step(
+            name=name,
+            tasks=tasks,
+            sequence=sequence,
+            arcs=arcs,
+            inclusive=inclusive,
+            loop=self._loop(raw, path),
+            set=self.templates(self.mapping(raw, "set", path), (*path, "set")),
+            input=self.templates(self.mapping(raw, "input", path), (*path, "input")),
+            timeout=self._timeout(raw, spec, path),
+            pool=raw.get("pool") or spec.get("pool"),
+            raw={key: value for key, value in raw.items() if key not in {"next", "desc"}},
+        )
+        return replace(step, needs=self._needs(step))
+
+    def _step_keys(self, raw: Mapping[str, Any], path: Path, name: str) -> None:
+        for key in raw:
+            if key in REFUSED_KEYS:
+                self.key_problem(
+                    (*path, key),
+                    "refused-key",
+                    f"step {name!r}: {key!r} is not part of the language.",
+                    f"Use '{REFUSED_KEYS[key]}'.",
+                )
+            elif "tool" not in raw and key not in ROUTER_KEYS:
+                self.key_problem(
+                    (*path, key),
+                    "tool-missing",
+                    f"step {name!r} has {key!r} but no tool.",
+                    "Add 'tool: {kind: …}'.",
+                )
+            elif key not in STEP_KEYS and key not in REFUSED_KEYS:
+                near = difflib.get_close_matches(str(key), STEP_KEYS, n=1)
+                if near and near[0] not in raw:
+                    self.key_problem(
+                        (*path, key),
+                        "unknown-key",
+                        f"step {name!r} has the unknown key {key!r}.",
+                        f"Did you mean '{near[0]}'?",
+                    )
+
+    def _timeout(self, raw: Mapping[str, Any], spec: Mapping[str, Any], path: Path) -> float | None:
+        for holder, where in ((raw, path), (spec, (*path, "spec"))):
+            if "timeout" in holder:
+                seconds = duration(holder["timeout"])
+                if seconds is None or seconds <= 0:
+                    self.problem(
+                        (*where, "timeout"),
+                        "timeout",
+                        f"timeout {holder['timeout']!r} is not a time.",
+                        "Write seconds, or text such as '30s' or '5m'.",
+                    )
+                return seconds
+        return None
+
+    def _loop(self, raw: Mapping[str, Any], path: Path) -> Loop | None:
+        if "loop" not in raw:
+            return None
+        loop, where = self.mapping(raw, "loop", path), (*path, "loop")
+        spec = self.mapping(loop, "spec", where)
+        if "in" not in loop:
+            self.problem(where, "loop-in", "a loop needs 'in', the collection to go over.")
+            return None
+        mode = str(spec.get("mode", loop.get("mode", "sequential")))
+        if mode not in {"sequential", "parallel", "async"}:
+            self.problem(
+                (*where, "spec", "mode"),
+                "loop-mode",
+                f"loop mode {mode!r} is unknown.",
+                "Use sequential or parallel.",
+            )
+        window = spec.get("max_in_flight")
+        if (
+            window is not None
+            and not (isinstance(window, str) and has_template(window))
+            and _whole(window) is None
+        ):
+            self.problem(
+                (*where, "spec", "max_in_flight"),
+                "max-in-flight",
+                f"max_in_flight {window!r} is not a positive whole number.",
+            )
+        self.templates(loop["in"], (*where, "in"))
+        self.templates(window, (*where, "spec", "max_in_flight"))
+        iterator = loop.get("iterator", "item")
+        if not isinstance(iterator, str):
+            self.problem((*where, "iterator"), "iterator", "iterator must be a name.")
+        return Loop(loop["in"], str(iterator), parallel=mode != "sequential", max_in_flight=window)
+
+    # ------------------------------------------------------------------ tools
+    def _tasks(
+        self, raw: Mapping[str, Any], path: Path, step: str
+    ) -> tuple[tuple[Task, ...], bool]:
+        tool, where = raw.get("tool"), (*path, "tool")
+        if "tool" not in raw:
+            return (Task(step, "noop", {}, self.kinds["noop"].queue),), False
+        if isinstance(tool, Mapping):
+            task = self._task(tool, where, step)
+            return ((task,) if task else ()), False
+        if not isinstance(tool, Sequence) or isinstance(tool, str) or not tool:
+            self.problem(
+                where,
+                "tool-form",
+                f"step {step!r}: tool must be a mapping with 'kind', or a list of them.",
+            )
+            return (), False
+        tasks: list[Task] = []
+        for number, item in enumerate(tool):
+            task = self._task(*self._labelled(item, (*where, number)), f"task_{number}")
+            if task and any(task.name == other.name for other in tasks):
+                self.problem(
+                    (*where, number),
+                    "duplicate-task",
+                    f"step {step!r} has two tasks named {task.name!r}.",
+                )
+            if task:
+                tasks.append(task)
+        self._jumps(tasks, where)
+        return tuple(tasks), True
+
+    def _labelled(self, item: Any, path: Path) -> tuple[Any, Path]:
+        """The form ``{label: {kind: …}}`` as ``{name: label, kind: …}``."""
+        if isinstance(item, Mapping) and "kind" not in item and len(item) == 1:
+            label, inner = next(iter(item.items()))
+            if isinstance(inner, Mapping):
+                return {"name": label, **inner}, (*path, label)
+        return item, path
+
+    def _task(self, raw: Any, path: Path, default: str) -> Task | None:
+        if not isinstance(raw, Mapping):
+            self.problem(path, "tool-form", "a tool must be a mapping with 'kind'.")
+            return None
+        kind = raw.get("kind")
+        if not isinstance(kind, str):
+            self.problem(
+                path,
+                "tool-kind",
+                "a tool needs 'kind'.",
+                f"Known kinds: {', '.join(sorted(self.kinds))}.",
+            )
+            return None
+        if kind not in self.kinds:
+            hint = (
+                self.nearest(kind, self.kinds) or f"Known kinds: {', '.join(sorted(self.kinds))}."
+            )
+            self.problem(
+                (*path, "kind"), "unknown-tool", f"there is no tool of the kind {kind!r}.", hint
+            )
+            return None
+        spec = self.mapping(raw, "spec", path)
+        policy = self.mapping(spec, "policy", (*path, "spec"))
+        config = {
+            key: value for key, value in raw.items() if key not in NOT_CONFIG and key != "spec"
+        }
+        # Existing playbooks may write a tool's own keys below its spec.
+        config = {**{key: value for key, value in spec.items() if key != "policy"}, **config}
+        verbatim = self.kinds[kind].verbatim
+        for key, value in config.items():
+            if key not in verbatim:
+                self.templates(value, (*path, key))
+        rules = self._rules(policy.get("rules"), (*path, "spec", "policy", "rules"))
+        set_ = self.templates(self.mapping(raw, "set", path), (*path, "set"))
+        return Task(
+            str(raw.get("name", default)), kind, config, self.kinds[kind].queue, rules, set_
+        )
+
+    def _jumps(self, tasks: list[Task], path: Path) -> None:
+        names = [task.name for task in tasks]
+        for number, task in enumerate(tasks):
+            for rule in task.rules:
+                if rule.do == "jump" and rule.to not in {
+                    *names,
+                    "previous",
+                    "prev",
+                    "_previous",
+                    "@previous",
+                }:
+                    self.problem(
+                        (*path, number),
+                        "jump",
+                        f"task {task.name!r} jumps to {rule.to!r}, which is no task here.",
+                        self.nearest(str(rule.to), names),
+                    )
+
+    # ------------------------------------------------------------------ policy rules
+    def _rules(self, raw: Any, path: Path) -> tuple[Rule, ...]:
+        if raw is None:
+            return ()
+        if not isinstance(raw, list):
+            self.problem(path, "rules", "policy rules must be a list.")
+            return ()
+        return tuple(
+            rule
+            for number, item in enumerate(raw)
+            if (rule := self._rule(item, (*path, number))) is not None
+        )
+
+    def _rule(self, raw: Any, path: Path) -> Rule | None:
+        if not isinstance(raw, Mapping) or not ({"when", "else", "then"} & set(raw)):
+            self.problem(path, "rule", "a rule needs 'when' and 'then', or 'else'.")
+            return None
+        then = raw.get("then")
+        if then is None and isinstance(raw.get("else"), Mapping):
+            # The short form `else: {do: …}` means what it says.
+            then = raw["else"].get("then", raw["else"])
+        if not isinstance(then, Mapping):
+            self.problem(path, "rule-then", "a rule needs 'then: {do: …}'.")
+            return None
+        action = str(then.get("do", ""))
+        if action not in {*ACTIONS, ""}:
+            self.problem(
+                (*path, "then", "do"),
+                "rule-do",
+                f"'do: {action}' is unknown.",
+                f"Use one of {', '.join(ACTIONS)}.",
+            )
+        self.condition(raw.get("when"), (*path, "when"))
+        backoff = str(then.get("backoff", "none"))
+        if backoff not in BACKOFFS:
+            self.problem(
+                (*path, "then", "backoff"),
+                "backoff",
+                f"backoff {backoff!r} is unknown.",
+                f"Use one of {', '.join(BACKOFFS)}.",
+            )
+        return Rule(
+            when=None if "else" in raw else raw.get("when"),
+            do=action,
+            attempts=self.number(then, "attempts", path, 3, _whole),
+            delay=self.number(then, "delay", path, 0.0, duration),
+            backoff=backoff,
+            max_delay=self.number(then, "max_delay", path, None, duration),
+            jitter=bool(then.get("jitter", False)),
+            to=str(then["to"]) if "to" in then else None,
+            set=self.templates(self.mapping(then, "set", (*path, "then")), (*path, "then", "set")),
+        )
+
+    # ------------------------------------------------------------------ arcs
+    def _next(self, raw: Any, path: Path, step: str) -> tuple[tuple[Arc, ...], bool]:
+        if raw is None:
+            return (), False
+        inclusive = False
+        items = raw
+        if isinstance(raw, Mapping) and ("arcs" in raw or "spec" in raw):
+            spec = self.mapping(raw, "spec", path)
+            mode = str(spec.get("mode", "exclusive"))
+            if mode not in {"exclusive", "inclusive"}:
+                self.problem(
+                    (*path, "spec", "mode"),
+                    "next-mode",
+                    f"next mode {mode!r} is unknown.",
+                    "Use exclusive or inclusive.",
+                )
+            inclusive, items, path = mode == "inclusive", raw.get("arcs") or [], (*path, "arcs")
+        elif isinstance(raw, str | Mapping):
+            items = [raw]
+        elif isinstance(raw, list):
+            # The older form: a list without conditions runs in parallel.
+            inclusive = all(
+                isinstance(item, str) or (isinstance(item, Mapping) and "when" not in item)
+                for item in raw
+            )
+        if not isinstance(items, list):
+            self.problem(path, "next-form", f"step {step!r}: next must have 'arcs', a list.")
+            return (), False
+        arcs = [self._arc(item, (*path, number), step) for number, item in enumerate(items)]
+        return tuple(arc for arc in arcs if arc is not None), inclusive
+
+    def _arc(self, raw: Any, path: Path, step: str) -> Arc | None:
+        if isinstance(raw, str):
+            return Arc(raw)
+        if not isinstance(raw, Mapping) or not isinstance(raw.get("step"), str | int):
+            self.problem(path, "arc-step", f"step {step!r}: an arc needs 'step', where it leads.")
+            return None
+        when = raw.get("when")
+        self.condition(when, (*path, "when"))
+        names_failure = isinstance(when, str) and bool(
+            re.search(
+                rf"\bevent\.name\b|\bevent\[|\boutput\.(status|error)\b|\b{re.escape(step)}\.(error|status)\b",
+                when,
+            )
+        )
+        set_ = self.templates(self.mapping(raw, "set", path), (*path, "set"))
+        return Arc(str(raw["step"]), when, set_, names_failure)
+
+    # ------------------------------------------------------------------ what it needs
+    def _needs(self, step: Step) -> Needs:
+        needs = _template_needs(step.input)
+        for task in step.tasks:
+            verbatim = self.kinds[task.kind].verbatim
+            for key, value in task.config.items():
+                if key not in verbatim:
+                    needs |= _template_needs(value)
+                elif any(_WHOLE_CONTEXT.search(text) for _, text in texts(value)):
+                    needs |= Needs(everything=True)
+            needs |= _template_needs(task.set)
+            for rule in task.rules:
+                needs |= _template_needs(rule.set)
+                condition = compile_condition(rule.when)
+                needs |= condition.needs if condition else Needs()
+        return needs
+
+    # ------------------------------------------------------------------ small readers
+    def mapping(self, data: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any]:
+        value = data.get(key)
+        if value is None:
+            return {}
+        if not isinstance(value, Mapping):
+            self.problem(
+                (*path, key), "mapping", f"{key!r} must be a mapping, not {_kind_of(value)}."
+            )
+            return {}
+        return value
+
+    def number(
+        self,
+        data: Mapping[str, Any],
+        key: str,
+        path: Path,
+        default: Any,
+        read_: Callable[[Any], Any],
+    ) -> Any:
+        if key not in data:
+            return default
+        value = read_(data[key])
+        if value is None:
+            self.problem(
+                (*path, "then", key),
+                "number",
+                f"{key} {data[key]!r} is not a number that makes sense here.",
+            )
+            return default
+        return value
+
+    def templates(self, data: Any, path: Path) -> Any:
+        """Check the templates in *data*, which is given back as it is."""
+        for below, text in texts(data):
+            self._checked((*path, *below), partial(compile_text, text))
+        return data
+
+    def condition(self, when: Any, path: Path) -> None:
+        self._checked(path, lambda: compile_condition(when))
+
+    def _checked(self, path: Path, compile_: Callable[[], Any]) -> None:
+        try:
+            compile_()
+        except TemplateError as exc:
+            self.problem(path, "template", exc.message)
+
+    def nearest(self, word: str, known: Collection[str]) -> str | None:
+        near = difflib.get_close_matches(str(word), list(known), n=1)
+        return f"Did you mean {near[0]!r}?" if near else None
+
+    def problem(self, path: Path, code: str, message: str, hint: str | None = None) -> None:
+        self._add(self.source.at(path), path, _Problem(code, message, hint))
+
+    def key_problem(self, path: Path, code: str, message: str, hint: str | None = None) -> None:
+        self._add(self.source.key_at(path), path, _Problem(code, message, hint))
+
+    def _add(self, mark: Any, path: Path, problem: _Problem) -> None:
+        key = ".".join(str(part) for part in path)
+        self.findings.append(
+            Finding(
+                problem.code, problem.message, mark.line, mark.column, key, suggestion=problem.hint
+            )
+        )
+
+
+def _template_needs(data: Any) -> Needs:
+    needs = Needs()
+    for _, text in texts(data):
+        if has_template(text):
+            try:
+                needs |= compile_text(text).needs
+            except TemplateError:
+                continue  # found and reported where the text was checked
+    return needs
+
+
+def _whole(value: Any) -> int | None:
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        return None
+    return number if number > 0 and not isinstance(value, bool) else None
+
+
+def _kind_of(value: Any) -> str:
+    names = {str: "text", list: "a list", int: "a number", float: "a number", bool: "true or false"}
+    return names.get(type(value), type(value).__name__)

@@ -1,0 +1,274 @@
+"""What the use cases need from the outside world. `store`, `brokers` and the memory twins provide it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
+
+from app.engine.events import Entry, Event, StepKey
+from app.errors import CallboardError
+
+#: A pointer message above this size is a bug: something other than a pointer is in it.
+MAX_POINTER_BYTES = 1024
+
+
+class DuplicateEventError(CallboardError):
+    """One of the unique keys U1 to U7 refused an event; ``key`` names it. Nothing was written."""
+
+    code = "duplicate"
+    status = 409
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class Pointer(NamedTuple):
+    """Where to look: everything a step message carries."""
+
+    execution_id: int
+    step: str
+    visit: int
+    iteration: int
+    attempt: int
+
+    @property
+    def key(self) -> StepKey:
+        return StepKey(self.step, self.visit, self.iteration)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An event to be appended. *idempotency_key* makes a repeated report one row (U2)."""
+
+    event: Event
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptState:
+    """What the log says of one step key: enough to fence a claim or a report.
+
+    ``attempt`` is the newest scheduled one (0: never scheduled), ``queue`` where it was sent;
+    ``started_by`` the worker that claimed that newest attempt and ``started_key`` the idempotency
+    key of its claim; ``fenced`` says the newest attempt failed, expired or was interrupted;
+    ``ended`` is the type of the event that ended the key and ``ended_key`` its idempotency key.
+    ``scheduled_seq`` is the seq of the newest ``step.scheduled``.
+    """
+
+    attempt: int = 0
+    queue: str = ""
+    scheduled_seq: int = 0
+    started_by: str | None = None
+    started_key: str | None = None
+    fenced: bool = False
+    ended: str | None = None
+    ended_key: str | None = None
+
+
+class ExecutionSummary(NamedTuple):
+    """One row of the list of executions. ``status`` is RUNNING, COMPLETED, FAILED or CANCELLED."""
+
+    execution_id: int
+    catalog_id: int
+    path: str
+    version: int
+    status: str
+    started_at: datetime
+    ended_at: datetime | None = None
+    error: str | None = None
+    parent_execution_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionFilter:
+    """What to list, newest first. ``before`` is the cursor: the execution_id of the last row seen."""
+
+    status: str | None = None
+    path: str | None = None
+    started_after: datetime | None = None
+    started_before: datetime | None = None
+    before: int | None = None
+    parent_execution_id: int | None = None
+    limit: int = 50
+    offset: int = 0
+
+
+class LogTransaction(Protocol):
+    """The log, with the executions it was opened for locked until the end of the transaction."""
+
+    def read(self, execution_id: int, *, after: int = 0) -> list[Entry]:
+        """The events with seq > *after*, in order."""
+
+    def last_seq(self, execution_id: int) -> int:
+        """The seq of the newest event; 0 where there is none."""
+
+    def ended(self, execution_ids: Iterable[int]) -> dict[int, str]:
+        """The type of the end event of each of these executions that has ended."""
+
+    def attempts(
+        self, keys: Iterable[tuple[int, StepKey]]
+    ) -> dict[tuple[int, StepKey], AttemptState]:
+        """What the log says of each (execution_id, key); one entry for every key asked for."""
+
+    def append(self, execution_id: int, drafts: Sequence[Draft]) -> list[Entry]:
+        """Append in order with the next seqs; visible to others after the transaction commits.
+
+        Raises ``DuplicateEventError`` (and the transaction is lost) where a unique key refuses.
+        The summary row of the execution is written along with its first and its last event.
+        """
+
+    def store_value(self, execution_id: int, name: str, value: Any, *, source_step: str) -> None:
+        """Keep a value too large for the event in ``transient``, in the same transaction."""
+
+
+class EventLog(Protocol):
+    """The append-only truth. Implementations: ``store.events`` (Postgres) and ``store.memory``."""
+
+    def transaction(
+        self, execution_ids: Iterable[int], *, durable: bool = True
+    ) -> AbstractContextManager[LogTransaction]:
+        """Lock these executions (in ascending order) and commit on leaving, or roll back on an error.
+
+        ``durable=False`` lets the commit return before it is on disk: only for events whose loss
+        is harmless (claims). Raises ``UnavailableError`` where the database does not answer.
+        """
+
+    def read(
+        self,
+        execution_id: int,
+        *,
+        after: int = 0,
+        limit: int | None = None,
+        types: Sequence[str] | None = None,
+        newest_first: bool = False,
+    ) -> list[Entry]:
+        """Events with seq > *after* (or < *after* when newest_first and after > 0), without a lock."""
+
+    def entries(self, seqs: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Entry]:
+        """The events at these (execution_id, seq); missing ones are absent."""
+
+    def iterations(self, execution_id: int, step: str, visit: int) -> list[Entry]:
+        """The ``step.done`` and ``step.failed`` events of a loop's iterations, ordered by index."""
+
+    def values(self, execution_id: int, names: Iterable[str]) -> dict[str, Any]:
+        """Values kept by ``store_value``; missing ones are absent."""
+
+    def count(self, execution_id: int) -> int:
+        """How many events the execution has."""
+
+    def summary(self, execution_id: int) -> ExecutionSummary | None: ...
+
+    def executions(self, query: ExecutionFilter) -> list[ExecutionSummary]:
+        """Newest first."""
+
+    def count_by_status(self) -> dict[str, int]: ...
+
+    def open_executions(self, *, limit: int = 1000, after: int = 0) -> list[int]:
+        """Ids of executions without an end, ascending, above *after*."""
+
+    def unclaimed(self, *, older_than: float, limit: int = 1000) -> list[tuple[Pointer, str, str]]:
+        """(pointer, tool, queue) of attempts scheduled more than *older_than* seconds ago (database
+        clock; counted from ``not_before`` where set) that nobody claimed, in open executions."""
+
+    def abandoned(self, *, lease: float, limit: int = 1000) -> list[tuple[Pointer, str]]:
+        """(pointer, worker) of claimed, unfinished newest attempts of open executions whose worker
+        has no ``runtime`` heartbeat within *lease* seconds (and claimed longer ago than that)."""
+
+
+class CatalogEntry(NamedTuple):
+    """A registered resource. ``version`` counts from 1 per path; ``content`` is the YAML as sent."""
+
+    catalog_id: int
+    path: str
+    version: int
+    kind: str
+    content: str
+    meta: Mapping[str, Any]
+    created_at: datetime
+
+
+class Catalog(Protocol):
+    """Playbooks and other resources, versioned and never changed."""
+
+    def add(self, path: str, kind: str, content: str, *, meta: Mapping[str, Any]) -> CatalogEntry:
+        """Register as version MAX + 1 of *path*."""
+
+    def get(self, catalog_id: int) -> CatalogEntry | None: ...
+
+    def find(self, path: str, version: int | None = None) -> CatalogEntry | None:
+        """That version, or the newest."""
+
+    def entries(
+        self, *, kind: str | None = None, path: str | None = None, limit: int = 1000
+    ) -> list[CatalogEntry]:
+        """The newest version of every path, or every version of *path*; ordered by path."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeEntry:
+    """A process that beats. ``kind`` is worker_pool, server_api, orchestrator or scheduler."""
+
+    name: str
+    kind: str
+    status: str = "ready"
+    uri: str = ""
+    labels: Mapping[str, Any] = field(default_factory=dict)
+    capacity: int | None = None
+    runtime: Mapping[str, Any] = field(default_factory=dict)
+    runtime_id: int = 0
+    heartbeat: datetime | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+
+class RuntimeRegistry(Protocol):
+    """Who is alive, by the database's clock."""
+
+    def beat(self, entry: RuntimeEntry) -> tuple[RuntimeEntry, bool]:
+        """Insert or refresh by (kind, name); True where it was not known before."""
+
+    def remove(self, kind: str, name: str) -> bool: ...
+
+    def entries(
+        self, *, kind: str | None = None, status: str | None = None, name: str | None = None
+    ) -> list[RuntimeEntry]: ...
+
+    def prune(self, *, older_than: float) -> int:
+        """Forget entries silent for more than *older_than* seconds; how many."""
+
+
+class Dispatcher(Protocol):
+    """Sends pointers and wakes. Never carries work; losing a message is repaired from the log."""
+
+    def dispatch(self, steps: Sequence[Dispatch]) -> None:
+        """Send all of these pointers; returns when the broker holds them. Raises UnavailableError."""
+
+    def wake(self, execution_ids: Iterable[int]) -> None:
+        """Ask for ``advance`` of these executions; many wakes of one become one."""
+
+    def depth(self, queue: str) -> int:
+        """How many messages the broker holds for *queue*, waiting or in flight."""
+
+
+class Dispatch(NamedTuple):
+    """A pointer on its way: the actor (tool kind), its queue, and the delay in seconds.
+
+    ``nonce`` tells a second sending of the same pointer from a duplicate of the first.
+    """
+
+    pointer: Pointer
+    tool: str
+    queue: str
+    delay: float = 0.0
+    nonce: int = 0
+
+
+Clock = Callable[[], float]
+"""Seconds since the epoch."""
+
+NewId = Callable[[], int]
+"""A fresh id that sorts by time and fits a signed 64-bit integer."""
