@@ -337,10 +337,19 @@ class _Turn:
         source: tuple[str, int] | None = None,
         not_before: float | None = None,
     ) -> None:
-        origin = source or (None, 0)
-        queue = f"{step.pool or self.limits.pool}.{step.queue}"
+        loop = self.state.step(key.step).loop if key.iteration != NO_LOOP else None
         self.add(
-            StepScheduled(*key, attempt, step.kind, queue, reads, origin[0], origin[1], not_before)
+            StepScheduled(
+                *key,
+                attempt=attempt,
+                tool=step.kind,
+                queue=f"{step.pool or self.limits.pool}.{step.queue}",
+                reads=reads,
+                source=source[0] if source else None,
+                source_visit=source[1] if source else 0,
+                not_before=not_before,
+                loop_seq=loop.started_seq if loop else None,
+            )
         )
 
     def try_again(self, due: Due) -> None:

@@ -52,7 +52,8 @@ class StepScheduled:
     """A unit of work is due. ``reads`` says which event (seq) holds each variable it needs.
 
     ``source``/``source_visit`` name the completion whose arc led here. ``not_before`` delays the
-    attempt (unix seconds). ``loop_seq`` is the ``loop.started`` that holds its item. ``queue`` is the Dramatiq queue ``<pool>.<queue>`` it is sent to.
+    attempt (unix seconds). ``loop_seq`` is the ``loop.started`` that holds its item. ``queue`` is
+    the Dramatiq queue ``<pool>.<queue>`` it is sent to.
     """
 
     type: ClassVar[str] = "step.scheduled"

@@ -1,0 +1,1 @@
+"""Use cases on ports: what Callboard does, without saying what it does it with."""

@@ -1,0 +1,145 @@
+"""Moves an execution on: fold what is new, decide, append, commit, publish."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from app.engine.decide import Limits, decide
+from app.engine.events import Entry, Event, StepScheduled
+from app.engine.ports import Clock, Dispatch, Dispatcher, Draft, EventLog, LogTransaction, Pointer
+from app.engine.state import NEW, Execution, evolve
+from app.engine.values import ValueNeeded, Values
+from app.errors import CallboardError
+from app.services.cache import Lru
+from app.services.catalog import CatalogService
+from app.services.large import Storage
+from app.services.reading import Reader
+
+log = structlog.get_logger(__name__)
+
+#: Events kept with a cached state; most templates read the newest.
+KEPT_EVENTS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """A folded state with the events that its next decision probably reads."""
+
+    state: Execution
+    values: Values
+
+
+class Advance:
+    """The use case behind the actor ``advance``. Safe to run twice, and at once in two processes."""
+
+    def __init__(
+        self,
+        events: EventLog,
+        catalog: CatalogService,
+        dispatcher: Dispatcher,
+        reader: Reader,
+        *,
+        limits: Limits,
+        storage: Storage,
+        clock: Clock,
+        cached: int = 2048,
+    ) -> None:
+        self._log = events
+        self._catalog = catalog
+        self._dispatcher = dispatcher
+        self._reader = reader
+        self._limits = limits
+        self._storage = storage
+        self._clock = clock
+        self._cache: Lru[int, Cached] = Lru(cached)
+
+    def advance(self, execution_id: int) -> int:
+        """Decide until nothing follows; how many events were appended.
+
+        Raises ``UnavailableError`` where the database or the broker does not answer; the wake
+        then comes again, and what was appended but not published is published by the sweeper.
+        """
+        with self._log.transaction([execution_id]) as tx:
+            cached = self._catch_up(tx, execution_id)
+            if not cached.state.is_running:
+                self._cache.pop(execution_id)
+                return 0
+            new = self._decide(execution_id, cached)
+            if not new:
+                self._cache.put(execution_id, cached)
+                return 0
+            light = [self._storage.lighten(tx, execution_id, event) for event in new]
+            entries = tx.append(execution_id, [Draft(event) for event in light])
+        # Only now: what was not committed must not be remembered.
+        self._remember(execution_id, cached, entries)
+        self._publish(execution_id, entries)
+        return len(entries)
+
+    def _catch_up(self, tx: LogTransaction, execution_id: int) -> Cached:
+        # The log only grows, so a cached fold is a prefix of the truth and never wrong.
+        known = self._cache.get(execution_id) or Cached(NEW, Values())
+        return _fold(known, tx.read(execution_id, after=known.state.version))
+
+    def _decide(self, execution_id: int, cached: Cached) -> list[Event]:
+        playbook = self._catalog.playbook(cached.state.catalog_id)
+        values = Values(cached.values.events, {}, {})
+        while True:
+            try:
+                return decide(execution_id, playbook, cached.state, values, self._limits)
+            except ValueNeeded as needed:
+                self._reader.fetch(execution_id, needed.wanted, values)
+
+    def _remember(self, execution_id: int, cached: Cached, entries: Sequence[Entry]) -> None:
+        folded = _fold(cached, entries)
+        if folded.state.is_running:
+            self._cache.put(execution_id, folded)
+        else:
+            self._cache.pop(execution_id)
+            log.info(
+                "execution.ended",
+                execution_id=execution_id,
+                path=folded.state.path,
+                status=folded.state.status,
+            )
+
+    def _publish(self, execution_id: int, entries: Sequence[Entry]) -> None:
+        now = self._clock()
+        pointers = [
+            Dispatch(
+                Pointer(execution_id, event.step, event.visit, event.iteration, event.attempt),
+                tool=event.tool,
+                queue=event.queue,
+                delay=max(0.0, event.not_before - now) if event.not_before else 0.0,
+                nonce=entry.seq,
+            )
+            for entry in entries
+            if isinstance(event := entry.event, StepScheduled)
+        ]
+        if pointers:
+            self._dispatcher.dispatch(pointers)
+
+
+def _fold(cached: Cached, entries: Sequence[Entry]) -> Cached:
+    state, events = cached.state, dict(cached.values.events)
+    for entry in entries:
+        if entry.seq != state.version + 1:
+            raise BrokenLogError(
+                f"execution {entry.execution_id}: event {state.version + 1} is missing"
+            )
+        state = evolve(state, entry.event, entry.seq)
+        events[entry.seq] = entry.event
+    if len(events) > KEPT_EVENTS:
+        first = events.pop(1, None)
+        events = dict(list(events.items())[-KEPT_EVENTS:])
+        if first is not None:
+            events[1] = first
+    return Cached(state, Values(events))
+
+
+class BrokenLogError(CallboardError):
+    """The log of an execution has a gap: rows were removed by hand."""
+
+    code = "broken_log"

@@ -1,0 +1,125 @@
+"""The catalog: playbooks are checked, versioned, and compiled once per version."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from app.engine.parse import Kinds, parse
+from app.engine.playbook import Playbook
+from app.engine.ports import Catalog, CatalogEntry
+from app.engine.source import read
+from app.errors import BadRequestError, NotFoundError
+from app.services.cache import Lru
+
+PLAYBOOK_KINDS = {"playbook", "agent"}
+
+
+class CatalogService:
+    """Registers resources and gives back playbooks ready to run."""
+
+    def __init__(self, catalog: Catalog, kinds: Kinds, *, max_bytes: int) -> None:
+        self._catalog = catalog
+        self._kinds = kinds
+        self._max_bytes = max_bytes
+        self._playbooks: Lru[int, Playbook] = Lru(256)
+
+    def register(
+        self, content: str, *, resource_type: str = "Playbook", source: str = "playbook"
+    ) -> CatalogEntry:
+        """Check and store *content* as the next version of its path.
+
+        Raises ``InvalidPlaybookError`` with every finding; nothing is stored then.
+        """
+        document = read(content, name=source, max_bytes=self._max_bytes).data
+        declared = document.get("kind") if isinstance(document, Mapping) else None
+        kind = str(declared or resource_type)
+        if kind.lower() in PLAYBOOK_KINDS or not isinstance(document, Mapping):
+            playbook = parse(content, self._kinds, name=source, max_bytes=self._max_bytes)
+            entry = self._catalog.add(playbook.path, _cased(kind), content, meta=playbook.meta)
+            self._playbooks.put(entry.catalog_id, playbook)
+            return entry
+        metadata = document.get("metadata")
+        meta: Mapping[str, Any] = metadata if isinstance(metadata, Mapping) else {}
+        path = meta.get("path") or document.get("path") or meta.get("name") or document.get("name")
+        if not path:
+            raise BadRequestError(
+                f"the {kind} has no name", remedy="give it metadata.name or metadata.path"
+            )
+        return self._catalog.add(str(path), kind, content, meta=meta)
+
+    def check(self, content: str, *, source: str = "playbook") -> Playbook:
+        """Parse without storing. Raises ``InvalidPlaybookError``."""
+        return parse(content, self._kinds, name=source, max_bytes=self._max_bytes)
+
+    def entry(
+        self, path: str | None = None, *, version: int | None = None, catalog_id: int | None = None
+    ) -> CatalogEntry:
+        """One resource, by id or by path (the newest version by default). Raises ``NotFoundError``."""
+        if catalog_id is not None:
+            found = self._catalog.get(catalog_id)
+            what = f"catalog id {catalog_id}"
+        elif path:
+            found = self._catalog.find(path, version)
+            what = f"path {path!r}" + (f" version {version}" if version else "")
+        else:
+            raise BadRequestError("neither path nor catalog_id was given")
+        if found is None:
+            raise NotFoundError(
+                f"nothing is registered under {what}", remedy="see 'callboard catalog list'"
+            )
+        return found
+
+    def entries(self, *, kind: str | None = None, path: str | None = None) -> list[CatalogEntry]:
+        return self._catalog.entries(kind=kind, path=path)
+
+    def playbook(self, catalog_id: int) -> Playbook:
+        """The compiled playbook of that version; it never changes, so it is kept."""
+        found = self._playbooks.get(catalog_id)
+        if found is None:
+            entry = self.entry(catalog_id=catalog_id)
+            found = parse(entry.content, self._kinds, name=entry.path, max_bytes=self._max_bytes)
+            self._playbooks.put(catalog_id, found)
+        return found
+
+
+def decode_content(content: str) -> str:
+    """YAML text from YAML text or its base64 form, which is what NoETL's clients send."""
+    compact = "".join(content.split())
+    if ":" not in compact and len(compact) % 4 == 0 and compact:
+        try:
+            return base64.b64decode(compact, validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            return content
+    return content
+
+
+def envelope_of(body: bytes) -> tuple[str, str]:
+    """(content, resource_type) from a JSON envelope, raw YAML, or base64 of YAML.
+
+    Raises ``BadRequestError`` where the body is empty or not text.
+    """
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as exc:
+        raise BadRequestError(
+            "the body is not UTF-8 text", remedy="send YAML, or JSON with 'content'"
+        ) from exc
+    if not text.strip():
+        raise BadRequestError("the body is empty", remedy="send YAML, or JSON with 'content'")
+    try:
+        data = json.loads(text)
+    except ValueError:
+        return decode_content(text), "Playbook"
+    if isinstance(data, dict) and isinstance(data.get("content"), str):
+        return decode_content(data["content"]), str(data.get("resource_type") or "Playbook")
+    if isinstance(data, str):
+        return decode_content(data), "Playbook"
+    return text, "Playbook"
+
+
+def _cased(kind: str) -> str:
+    return kind.capitalize() if kind.lower() in PLAYBOOK_KINDS else kind

@@ -1,0 +1,286 @@
+"""Executions: start, look at, list, cancel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import structlog
+
+from app.engine.decide import cancel
+from app.engine.events import Entry, ExecutionStarted, StepDone
+from app.engine.ports import (
+    CatalogEntry,
+    Dispatcher,
+    Draft,
+    DuplicateEventError,
+    EventLog,
+    ExecutionFilter,
+    ExecutionSummary,
+    NewId,
+)
+from app.engine.state import NEW, Execution, evolve, replay
+from app.engine.values import Values
+from app.errors import ConflictError, NotFoundError, UnavailableError
+from app.services.cache import Lru
+from app.services.catalog import CatalogService
+from app.services.reading import Reader
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A new execution and the playbook version it is pinned to."""
+
+    execution_id: int
+    entry: CatalogEntry
+
+
+@dataclass(frozen=True, slots=True)
+class StepView:
+    """One step as people see it. ``status`` adds ``pending`` for steps never reached.
+
+    ``total``, ``ended`` and ``failed`` are counts of loop iterations, 0 elsewhere.
+    """
+
+    name: str
+    status: str
+    visit: int = 0
+    total: int = 0
+    ended: int = 0
+    failed: int = 0
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StatusView:
+    """The fold of an execution, for people: ``state`` is at event ``version``."""
+
+    summary: ExecutionSummary
+    state: Execution
+    steps: Sequence[StepView]
+    final_step: str | None
+
+
+class Executions:
+    """The use cases behind ``/api/execute`` and ``/api/executions``."""
+
+    def __init__(
+        self,
+        events: EventLog,
+        catalog: CatalogService,
+        dispatcher: Dispatcher,
+        reader: Reader,
+        *,
+        new_id: NewId,
+    ) -> None:
+        self._log = events
+        self._catalog = catalog
+        self._dispatcher = dispatcher
+        self._reader = reader
+        self._new_id = new_id
+        self._folded: Lru[int, Execution] = Lru(512)
+
+    # ------------------------------------------------------------------ start
+    def start(
+        self,
+        path: str | None = None,
+        *,
+        catalog_id: int | None = None,
+        version: int | None = None,
+        payload: Mapping[str, Any] | None = None,
+        parent_execution_id: int | None = None,
+        execution_id: int | None = None,
+    ) -> Started:
+        """Accept a run: it is in the log when this returns, and somebody is told.
+
+        *payload* overrides top-level workload keys. With *execution_id* given, starting twice is
+        starting once. Raises ``NotFoundError``, ``InvalidPlaybookError``, ``UnavailableError``.
+        """
+        entry = self._catalog.entry(path, version=version, catalog_id=catalog_id)
+        playbook = self._catalog.playbook(entry.catalog_id)
+        new_id = execution_id or self._new_id()
+        started = ExecutionStarted(
+            catalog_id=entry.catalog_id,
+            path=entry.path,
+            version=entry.version,
+            workload={**playbook.workload, **(payload or {})},
+            parent_execution_id=parent_execution_id,
+        )
+        try:
+            with self._log.transaction([new_id]) as tx:
+                tx.append(new_id, [Draft(started)])
+        except DuplicateEventError:
+            if execution_id is None:
+                raise
+        self._wake(new_id)
+        return Started(new_id, entry)
+
+    def _wake(self, execution_id: int) -> None:
+        try:
+            self._dispatcher.wake([execution_id])
+        except UnavailableError as exc:
+            # The log is the outbox: the sweeper wakes it when the broker is back.
+            log.warning("wake.failed", execution_id=execution_id, error=str(exc))
+
+    # ------------------------------------------------------------------ look
+    def get(self, execution_id: int) -> ExecutionSummary:
+        """One row of the list. Raises ``NotFoundError``."""
+        summary = self._log.summary(execution_id)
+        if summary is None:
+            raise NotFoundError(
+                f"there is no execution {execution_id}", remedy="see 'callboard list executions'"
+            )
+        return summary
+
+    def find(self, query: ExecutionFilter) -> list[ExecutionSummary]:
+        return self._log.executions(query)
+
+    def count_by_status(self) -> dict[str, int]:
+        return self._log.count_by_status()
+
+    def events(
+        self,
+        execution_id: int,
+        *,
+        after: int = 0,
+        limit: int | None = None,
+        types: Sequence[str] | None = None,
+        newest_first: bool = False,
+    ) -> list[Entry]:
+        """Events of the log with seq > *after*; see ``EventLog.read``."""
+        return self._log.read(
+            execution_id, after=after, limit=limit, types=types, newest_first=newest_first
+        )
+
+    def count_events(self, execution_id: int) -> int:
+        return self._log.count(execution_id)
+
+    def state(self, execution_id: int) -> Execution:
+        """The fold of the log as of now; only what is new since the last call is read."""
+        known = self._folded.get(execution_id) or NEW
+        state = replay(self._log.read(execution_id, after=known.version), known)
+        self._folded.put(execution_id, state)
+        return state
+
+    def status(self, execution_id: int) -> StatusView:
+        """Where the execution stands, step by step. Raises ``NotFoundError``."""
+        summary = self.get(execution_id)
+        state = self.state(execution_id)
+        playbook = self._catalog.playbook(summary.catalog_id)
+        names = [*playbook.steps, *(name for name in state.steps if name not in playbook.steps)]
+        steps = [_step_view(name, state) for name in names]
+        ended = [name for name in state.steps if state.steps[name].result_seq]
+        final = max(ended, key=lambda name: state.steps[name].result_seq, default=None)
+        return StatusView(summary, state, steps, final)
+
+    def result(self, execution_id: int, step: str | None = None) -> Any:
+        """The result of *step*, by default of the one that ended last. Raises ``NotFoundError``."""
+        state = self.state(execution_id)
+        ended = {name: item.result_seq for name, item in state.steps.items() if item.result_seq}
+        name = step or max(ended, key=ended.__getitem__, default=None)
+        if name is None or name not in ended:
+            raise NotFoundError(f"execution {execution_id} has no result of step {name!r}")
+        return self._value(execution_id, ended[name])
+
+    def variables(self, execution_id: int) -> dict[str, Any]:
+        """Workload, results by step and ctx, as templates would see them; large ones as references."""
+        state = self.state(execution_id)
+        seqs = {
+            1,
+            *(step.result_seq for step in state.steps.values() if step.result_seq),
+            *state.ctx.values(),
+        }
+        found = self._reader.events((execution_id, seq) for seq in seqs)
+        values = Values({seq: event for (_, seq), event in found.items()})
+        started = values.event(1)
+        assert isinstance(started, ExecutionStarted)
+        result: dict[str, Any] = dict(started.workload)
+        for name, step in state.steps.items():
+            if step.result_seq:
+                event = values.event(step.result_seq)
+                result[name] = event.result if isinstance(event, StepDone) else _outline(event)
+        for name, seq in state.ctx.items():
+            event = values.event(seq)
+            result[name] = (
+                getattr(event, "values", None) or getattr(event, "ctx", None) or {}
+            ).get(name)
+        return result
+
+    def _value(self, execution_id: int, seq: int) -> Any:
+        from app.engine.values import ValueNeeded
+
+        found = self._reader.events([(execution_id, seq)])
+        values = Values({seq: event for (_, seq), event in found.items()})
+        while True:
+            try:
+                return values.result(seq)
+            except ValueNeeded as needed:
+                self._reader.fetch(execution_id, needed.wanted, values)
+
+    # ------------------------------------------------------------------ cancel
+    def cancel(
+        self, execution_id: int, *, reason: str | None = None, cascade: bool = True
+    ) -> list[int]:
+        """End the execution, and with *cascade* its open children; the ids that were cancelled.
+
+        Running tools learn of it with the next heartbeat. Raises ``NotFoundError``, and
+        ``ConflictError`` where it has ended already.
+        """
+        summary = self.get(execution_id)
+        if not self._cancel_one(execution_id, reason):
+            raise ConflictError(
+                f"execution {execution_id} has ended already ({self.get(execution_id).status})"
+            )
+        cancelled = [summary.execution_id]
+        if cascade:
+            cancelled += self._cancel_children(execution_id, reason)
+        return cancelled
+
+    def _cancel_children(self, execution_id: int, reason: str | None) -> list[int]:
+        children = self._log.executions(
+            ExecutionFilter(parent_execution_id=execution_id, limit=10_000)
+        )
+        cancelled = []
+        for child in children:
+            if child.status == "RUNNING" and self._cancel_one(child.execution_id, reason):
+                cancelled.append(child.execution_id)
+            cancelled += self._cancel_children(child.execution_id, reason)
+        return cancelled
+
+    def _cancel_one(self, execution_id: int, reason: str | None) -> bool:
+        known = self._folded.get(execution_id) or NEW
+        with self._log.transaction([execution_id]) as tx:
+            state = replay(tx.read(execution_id, after=known.version), known)
+            events = cancel(state, reason)
+            if events:
+                tx.append(execution_id, [Draft(event) for event in events])
+        for event in events:
+            state = evolve(state, event, state.version + 1)
+        self._folded.put(execution_id, state)
+        return bool(events)
+
+
+def duration_seconds(summary: ExecutionSummary, now: datetime) -> float:
+    """How long the execution ran, or has been running until *now*."""
+    return max(0.0, ((summary.ended_at or now) - summary.started_at).total_seconds())
+
+
+def _step_view(name: str, state: Execution) -> StepView:
+    step = state.steps.get(name)
+    if step is None:
+        return StepView(name, "pending")
+    loop = step.loop
+    error = str(step.error.get("message", "")) if step.error else None
+    counts = (loop.size, loop.ended, loop.failed) if loop else (0, 0, 0)
+    return StepView(name, step.status, step.visit, *counts, error)
+
+
+def _outline(event: Any) -> Any:
+    """What stands for the result of a loop or of a failed step where values are not read."""
+    if hasattr(event, "total"):
+        return {"stats": {"total": event.total, "success": event.success, "failed": event.failed}}
+    return {"status": "error", "error": dict(event.error)}

@@ -1,0 +1,81 @@
+"""Keeps large values out of the log: the event carries a reference, `transient` the value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+
+from app.engine.events import CtxUpdated, Event, LoopStarted, StepDone
+from app.engine.ports import LogTransaction
+from app.engine.values import is_reference, reference
+from app.errors import BadRequestError
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Where the limits are: above *inline* bytes by reference, above *most* refused."""
+
+    inline: int = 65_536
+    most: int = 104_857_600
+
+    def lighten(self, log: LogTransaction, execution_id: int, event: Event) -> Event:
+        """*event* with each large value replaced by a reference, the value stored along with it."""
+        match event:
+            case StepDone():
+                name = f"result/{event.step}/{event.visit}/{event.iteration}"
+                result = self._light(log, execution_id, name, event.step, event.result)
+                ctx = self._light_each(log, execution_id, event.step, event.visit, event.ctx)
+                return replace(event, result=result, ctx=ctx)
+            case LoopStarted():
+                name = f"items/{event.step}/{event.visit}"
+                return replace(
+                    event, items=self._light(log, execution_id, name, event.step, event.items)
+                )
+            case CtxUpdated():
+                values = self._light_each(log, execution_id, event.step, event.visit, event.values)
+                return replace(event, values=values or {})
+            case _:
+                return event
+
+    def _light_each(
+        self,
+        log: LogTransaction,
+        execution_id: int,
+        step: str,
+        visit: int,
+        values: Mapping[str, Any] | None,
+    ) -> dict[str, Any] | None:
+        if not values:
+            return None
+        return {
+            key: self._light(log, execution_id, f"ctx/{step}/{visit}/{key}", step, value)
+            for key, value in values.items()
+        }
+
+    def _light(
+        self, log: LogTransaction, execution_id: int, name: str, step: str, value: Any
+    ) -> Any:
+        if value is None or isinstance(value, bool | int | float) or is_reference(value):
+            return value
+        size = size_of(value)
+        if size <= self.inline:
+            return value
+        if size > self.most:
+            raise BadRequestError(
+                f"a value of {size} bytes is above the limit of {self.most} (setting CALLBOARD_RESULT_BYTES)"
+            )
+        log.store_value(execution_id, name, value, source_step=step)
+        return reference(execution_id, name, size, value)
+
+
+def size_of(value: Any) -> int:
+    """Bytes of *value* as JSON. Raises ``BadRequestError`` for what JSON cannot hold."""
+    if isinstance(value, str) and len(value) < 16_384:
+        return len(value)
+    try:
+        return len(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS))
+    except (TypeError, ValueError) as exc:
+        raise BadRequestError(f"a value cannot be kept as JSON: {exc}") from exc

@@ -1,0 +1,138 @@
+"""The sweeper: finds in the log what got lost outside of it, and sends it again.
+
+Safe to run twice at once: what it appends is fenced by the log's keys, what it sends is a pointer.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import structlog
+
+from app.engine.events import AttemptExpired
+from app.engine.ports import (
+    Clock,
+    Dispatch,
+    Dispatcher,
+    Draft,
+    DuplicateEventError,
+    EventLog,
+    Pointer,
+    RuntimeRegistry,
+)
+
+log = structlog.get_logger(__name__)
+
+#: Executions woken per run; the next run goes on behind them.
+WAKES = 500
+#: Pointers sent again per run, and attempts taken from silent workers.
+BATCH = 2_000
+#: A pointer that may still be waiting in a long queue is sent again this often (seconds), no more.
+PATIENCE = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What one run did."""
+
+    expired: int = 0
+    resent: int = 0
+    woken: int = 0
+
+
+class Sweeper:
+    """The use case behind the scheduler's sweep."""
+
+    def __init__(
+        self,
+        events: EventLog,
+        dispatcher: Dispatcher,
+        runtime: RuntimeRegistry,
+        *,
+        lease: float,
+        unclaimed_after: float,
+        clock: Clock,
+    ) -> None:
+        self._log = events
+        self._dispatcher = dispatcher
+        self._runtime = runtime
+        self._lease = lease
+        self._unclaimed_after = unclaimed_after
+        self._clock = clock
+        self._behind = 0
+        self._sent: dict[Pointer, float] = {}
+
+    def sweep(self) -> Swept:
+        """One run. Raises ``UnavailableError`` where the database or the broker does not answer."""
+        expired = self._expire()
+        resent = self._send_again()
+        woken = self._wake_open()
+        self._runtime.prune(older_than=max(60.0, 20 * self._lease))
+        return Swept(expired, resent, woken)
+
+    def _expire(self) -> int:
+        """Fence off the attempts of workers that stopped beating."""
+        count = 0
+        touched: set[int] = set()
+        for pointer, worker in self._log.abandoned(lease=self._lease, limit=BATCH):
+            place = (pointer.execution_id, pointer.key)
+            event = AttemptExpired(*pointer.key, attempt=pointer.attempt, worker=worker)
+            try:
+                with self._log.transaction([pointer.execution_id]) as tx:
+                    state = tx.attempts([place])[place]
+                    current = state.attempt == pointer.attempt and state.started_by == worker
+                    if (
+                        not current
+                        or state.fenced
+                        or state.ended
+                        or tx.ended([pointer.execution_id])
+                    ):
+                        continue
+                    tx.append(
+                        pointer.execution_id,
+                        [Draft(event, f"expired:{pointer.key}:{pointer.attempt}")],
+                    )
+            except DuplicateEventError:
+                continue  # another sweeper was quicker
+            log.warning(
+                "attempt.expired",
+                execution_id=pointer.execution_id,
+                step=str(pointer.key),
+                worker=worker,
+            )
+            touched.add(pointer.execution_id)
+            count += 1
+        self._dispatcher.wake(touched)
+        return count
+
+    def _send_again(self) -> int:
+        """Send the pointers that nobody claimed, where the queue does not hold them any more."""
+        now = self._clock()
+        self._sent = {pointer: at for pointer, at in self._sent.items() if now - at < PATIENCE}
+        queues: dict[str, list[tuple[Pointer, str]]] = defaultdict(list)
+        for pointer, tool, queue in self._log.unclaimed(
+            older_than=self._unclaimed_after, limit=BATCH
+        ):
+            queues[queue].append((pointer, tool))
+        count = 0
+        for queue, found in queues.items():
+            waiting = self._dispatcher.depth(queue) >= len(found)
+            due = [item for item in found if not (waiting and self._is_patient(item[0], now))]
+            self._dispatcher.dispatch(
+                [Dispatch(pointer, tool, queue, nonce=int(now * 1000)) for pointer, tool in due]
+            )
+            self._sent.update((pointer, now) for pointer, _ in due)
+            count += len(due)
+        return count
+
+    def _is_patient(self, pointer: Pointer, now: float) -> bool:
+        """The pointer may be in the queue and was sent (or first seen here) a short while ago."""
+        return now - self._sent.setdefault(pointer, now) < PATIENCE
+
+    def _wake_open(self) -> int:
+        """Wake the open executions in turn: whatever one waits for, a wake never harms."""
+        ids = self._log.open_executions(limit=WAKES, after=self._behind)
+        self._behind = ids[-1] if len(ids) == WAKES else 0
+        self._dispatcher.wake(ids)
+        return len(ids)
