@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import secrets
 import socket
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
@@ -329,8 +330,12 @@ def process_environment() -> dict[str, str]:
 
 
 def process_name(kind: str) -> str:
-    """A name for this process in ``runtime``: host, kind, process id."""
-    return f"{kind}-{socket.gethostname()}-{os.getpid()}"
+    """A name for this process in ``runtime``: kind, host, process id, and a word of its own.
+
+    The last part matters: in containers every process has the same id, and a new one must not keep
+    the attempts of its dead namesake alive.
+    """
+    return f"{kind}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def _default(item: Field[Any]) -> Any:

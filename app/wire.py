@@ -4,9 +4,10 @@ because JSON numbers above 2^53 lose digits there; the worker protocol keeps the
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
 Id = Annotated[str, BeforeValidator(str)]
 
@@ -141,3 +142,298 @@ class Started(Wire):
     path: str = ""
     version: int = 0
     catalog_id: Id = ""
+
+
+class Registered(Wire):
+    """A resource was stored as a new version of its path."""
+
+    status: str = "success"
+    message: str
+    path: str
+    version: int
+    catalog_id: Id
+    kind: str
+
+
+class CatalogQuery(Wire):
+    """What to list: the newest version of every path, or every version of ``path``."""
+
+    resource_type: str | None = None
+    path: str | None = None
+
+
+class ResourceQuery(Wire):
+    """One resource, by id or by path and version (default: the newest)."""
+
+    catalog_id: Id | None = None
+    path: str | None = None
+    version: int | Literal["latest"] | None = None
+
+
+class CatalogRow(Wire):
+    """A registered resource; ``content`` only where one resource was asked for."""
+
+    catalog_id: Id
+    path: str
+    version: int
+    kind: str
+    content: str | None = None
+    layout: dict[str, Any] | None = None
+    payload: dict[str, Any] | None = None
+    meta: dict[str, Any] = {}
+    created_at: datetime
+
+
+class CatalogList(Wire):
+    entries: list[CatalogRow]
+
+
+class FindingRow(Wire):
+    """One thing wrong with a playbook; ``line`` and ``column`` count from 1, 0 means unknown."""
+
+    code: str
+    message: str
+    line: int = 0
+    column: int = 0
+    key: str = ""
+    severity: str = "error"
+    suggestion: str | None = None
+
+
+class Checked(Wire):
+    """Whether a playbook could be registered, and everything that is wrong with it."""
+
+    valid: bool
+    findings: list[FindingRow] = []
+
+
+class ExecutionRow(Wire):
+    """One execution in a list. ``status`` is RUNNING, COMPLETED, FAILED or CANCELLED."""
+
+    execution_id: Id
+    catalog_id: Id
+    path: str
+    version: int
+    status: str
+    start_time: datetime
+    end_time: datetime | None = None
+    duration_seconds: float
+    duration_human: str
+    progress: int = 0
+    result: Any = None
+    error: str | None = None
+    parent_execution_id: Id | None = None
+
+
+class EventRow(Wire):
+    """An event. ``event_type`` is in NoETL's vocabulary, ``type`` in ours; ``duration`` in seconds.
+
+    ``result`` is ``{status, context: {data}}``, or ``{status, reference}`` where it is kept by
+    reference; all other fields of the event are in ``context``.
+    """
+
+    execution_id: Id
+    event_id: int
+    event_type: str
+    type: str
+    seq: int
+    node_id: str
+    node_name: str
+    status: str
+    created_at: datetime | None = None
+    timestamp: datetime | None = None
+    context: dict[str, Any] = {}
+    result: dict[str, Any] | None = None
+    error: str | None = None
+    catalog_id: Id
+    parent_execution_id: Id | None = None
+    parent_event_id: int | None = None
+    duration: float | None = None
+    step: str | None = None
+    visit: int | None = None
+    iteration: int | None = None
+    attempt: int | None = None
+    worker: str | None = None
+
+
+class Pagination(Wire):
+    page: int
+    page_size: int
+    total_events: int
+    total_pages: int
+    has_next: bool
+    has_prev: bool
+
+
+class ExecutionDetail(ExecutionRow):
+    """An execution with a page of its events."""
+
+    events: list[EventRow] = []
+    events_included: bool = True
+    events_endpoint: str = ""
+    pagination: Pagination | None = None
+
+
+class ExecutionEvents(Wire):
+    execution_id: Id
+    status: str
+    events: list[EventRow]
+    pagination: Pagination
+
+
+class StepRow(Wire):
+    """A step; ``status`` is pending, waiting, running, done, failed, skipped or cancelled.
+
+    ``total``, ``ended`` and ``failed`` count the iterations of a loop, and are 0 elsewhere.
+    """
+
+    name: str
+    status: str
+    visit: int = 0
+    total: int = 0
+    ended: int = 0
+    failed: int = 0
+    error: str | None = None
+
+
+class ExecutionStatus(Wire):
+    """Where an execution stands. As in NoETL, ``completed`` is true of a cancelled one too.
+
+    Variables above a few KiB are shown as ``{"_truncated": true, "_size_bytes"}`` unless ``?full=true``.
+    """
+
+    execution_id: Id
+    status: str
+    path: str
+    version: int
+    catalog_id: Id
+    current_step: str | None
+    final_step: str | None
+    completed_steps: list[str]
+    failed: bool
+    completed: bool
+    completion_inferred: bool = False
+    variables: dict[str, Any] = {}
+    steps: list[StepRow]
+    source: str = "engine"
+    start_time: datetime
+    end_time: datetime | None = None
+    duration_seconds: float
+    duration_human: str
+    error: str | None = None
+
+
+class StepResult(Wire):
+    """The result of a step, read through its reference where it has one."""
+
+    execution_id: Id
+    step: str
+    status: str
+    result: Any
+
+
+class Cancel(Wire):
+    reason: str | None = None
+    cascade: bool = True
+
+
+class Cancelled(Wire):
+    """``status`` is cancelled or already_completed."""
+
+    status: str
+    execution_id: Id
+    cancelled_executions: list[Id] = []
+    message: str
+
+
+class CancellationCheck(Wire):
+    execution_id: Id
+    status: str
+    event_type: str | None
+    cancelled: bool
+    completed: bool
+    failed: bool
+
+
+class PoolRegistration(Wire):
+    """A process that works for a pool, as NoETL's workers announce themselves."""
+
+    name: str = Field(min_length=1, max_length=200)
+    kind: str = Field("worker_pool", validation_alias=AliasChoices("kind", "component_type"))
+    runtime: str | None = None
+    uri: str | None = Field(None, validation_alias=AliasChoices("uri", "base_url"))
+    status: str = "ready"
+    capacity: int | None = Field(None, ge=0)
+    labels: dict[str, Any] | None = None
+    pid: int | None = None
+    hostname: str | None = None
+    meta: dict[str, Any] | None = None
+
+
+class PoolHeartbeat(Wire):
+    """A sign of life; with ``registration`` a process that was forgotten is known again."""
+
+    name: str = Field(min_length=1, max_length=200)
+    registration: PoolRegistration | None = None
+
+
+class PoolName(Wire):
+    name: str = Field(min_length=1, max_length=200)
+    kind: str = Field("worker_pool", validation_alias=AliasChoices("kind", "component_type"))
+
+
+class PoolAnswer(Wire):
+    """``status`` is ok, recreated or unknown."""
+
+    status: str
+    name: str
+    runtime_id: Id | None = None
+    kind: str | None = None
+    runtime: str | None = None
+
+
+class PoolRow(Wire):
+    name: str
+    kind: str
+    runtime: dict[str, Any]
+    runtime_id: Id
+    uri: str
+    status: str
+    capacity: int | None
+    labels: dict[str, Any]
+    heartbeat: datetime | None
+    created_at: datetime | None
+    updated_at: datetime | None
+
+
+class PoolList(Wire):
+    items: list[PoolRow]
+    count: int
+    runtime: str | None = None
+    status: str | None = None
+
+
+class Stats(Wire):
+    """Counts for dashboards; ``stats`` repeats them with those by status."""
+
+    status: str = "ok"
+    stats: dict[str, int]
+    total_executions: int
+    successful_executions: int
+    failed_executions: int
+    total_playbooks: int
+    active_workflows: int
+
+
+class CheckRow(Wire):
+    """One thing readiness depends on; ``remedy`` says what to do where it is not ok."""
+
+    name: str
+    ok: bool
+    message: str = ""
+    remedy: str | None = None
+
+
+class Readiness(Wire):
+    status: Literal["ready", "unready"]
+    checks: list[CheckRow]

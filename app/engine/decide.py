@@ -349,6 +349,7 @@ class _Turn:
                 source_visit=source[1] if source else 0,
                 not_before=not_before,
                 loop_seq=loop.started_seq if loop else None,
+                tries=self.state.tries.get(key, 0),
             )
         )
 

@@ -53,7 +53,8 @@ class StepScheduled:
 
     ``source``/``source_visit`` name the completion whose arc led here. ``not_before`` delays the
     attempt (unix seconds). ``loop_seq`` is the ``loop.started`` that holds its item. ``queue`` is
-    the Dramatiq queue ``<pool>.<queue>`` it is sent to.
+    the Dramatiq queue ``<pool>.<queue>`` it is sent to. ``tries`` counts the attempts that its own
+    policy asked to repeat.
     """
 
     type: ClassVar[str] = "step.scheduled"
@@ -68,6 +69,7 @@ class StepScheduled:
     source_visit: int = 0
     not_before: float | None = None
     loop_seq: int | None = None
+    tries: int = 0
 
     @property
     def key(self) -> StepKey:

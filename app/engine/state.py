@@ -107,6 +107,7 @@ class Execution:
     unrouted: tuple[str, ...] = ()
     due: tuple[Due, ...] = ()
     lost: Mapping[StepKey, int] = field(default_factory=dict)
+    tries: Mapping[StepKey, int] = field(default_factory=dict)
     failed: tuple[str, ...] = ()
     error: Mapping[str, Any] | None = None
 
@@ -154,6 +155,8 @@ def evolve(state: Execution, event: Event, seq: int) -> Execution:  # noqa: C901
             state = replace(state, lost={**state.lost, event.key: lost})
             return _due(state, event.key, event.attempt)
         case AttemptFailed():
+            tries = state.tries.get(event.key, 0) + 1
+            state = replace(state, tries={**state.tries, event.key: tries})
             return _due(state, event.key, event.attempt, event.retry_at)
         case AttemptInterrupted():
             return _due(state, event.key, event.attempt)
@@ -221,10 +224,9 @@ def _entered(state: Execution, name: str, step: StepState) -> Execution:
 def _ended(state: Execution, event: StepDone | StepFailed, seq: int) -> Execution:
     if event.ctx:
         state = replace(state, ctx={**state.ctx, **dict.fromkeys(event.ctx, seq)})
-    if state.lost and event.key in state.lost:
-        state = replace(
-            state, lost={key: count for key, count in state.lost.items() if key != event.key}
-        )
+    state = replace(
+        state, lost=_without(state.lost, event.key), tries=_without(state.tries, event.key)
+    )
     step = state.step(event.step)
     failed = isinstance(event, StepFailed)
     if event.iteration != NO_LOOP:
@@ -322,3 +324,11 @@ def _mark_routed(state: Execution, source: str | None, visit: int) -> Execution:
         return state
     state = replace(state, unrouted=tuple(name for name in state.unrouted if name != source))
     return _put(state, source, replace(step, routed=True))
+
+
+def _without(counts: Mapping[StepKey, int], key: StepKey) -> Mapping[StepKey, int]:
+    return (
+        {other: count for other, count in counts.items() if other != key}
+        if key in counts
+        else counts
+    )

@@ -30,9 +30,9 @@ _SHOWN = 200
 
 
 class Result(dict[str, Any]):
-    """A step's result: ``.data``, ``.result`` and ``.context`` mean itself unless it has such keys."""
+    """A step's result: ``.data``, ``.result(s)`` and ``.context`` mean itself unless it has such keys."""
 
-    ALIASES = frozenset({"data", "result", "context"})
+    ALIASES = frozenset({"data", "result", "results", "context"})
 
 
 class _Environment(ImmutableSandboxedEnvironment):

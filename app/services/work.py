@@ -170,6 +170,7 @@ class Work:
         local = execution_names(
             execution_id, Execution(catalog_id=started.catalog_id, path=started.path)
         )
+        local["_tries"] = scheduled.tries
         if scheduled.loop_seq is not None:
             local.update(
                 self._loop_names(execution_id, values.event(scheduled.loop_seq), scheduled, step)

@@ -1,0 +1,1 @@
+"""The Dramatiq actors: ``advance`` on the orchestrator's queue, one per tool on the pools' queues."""

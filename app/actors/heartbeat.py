@@ -1,0 +1,58 @@
+"""One heartbeat per process: the lease of everything it works on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import structlog
+
+from app.errors import CallboardError
+from app.wire import Beat, BeatAnswer
+
+log = structlog.get_logger(__name__)
+
+
+class Heartbeat:
+    """Beats every *interval* seconds in a thread of its own until stopped."""
+
+    def __init__(
+        self,
+        send: Callable[[Beat], BeatAnswer],
+        beat: Callable[[], Beat],
+        on_answer: Callable[[BeatAnswer], None],
+        *,
+        interval: float,
+    ) -> None:
+        self._send = send
+        self._beat = beat
+        self._on_answer = on_answer
+        self._interval = interval
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._failing = False
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            self._once()
+            if self._stop.wait(self._interval):
+                return
+
+    def _once(self) -> None:
+        try:
+            self._on_answer(self._send(self._beat()))
+        except CallboardError as exc:
+            if not self._failing:
+                log.warning("heartbeat.failing", error=str(exc))
+            self._failing = True
+        else:
+            if self._failing:
+                log.info("heartbeat.recovered")
+            self._failing = False

@@ -1,0 +1,323 @@
+"""Runs the tasks of a step in order, as their policy rules say. One worker, one attempt."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from app.engine.decide import scope_key
+from app.engine.playbook import Rule, Step, Task
+from app.engine.policy import Action, choose, delay, jump_target
+from app.engine.scope import Scope
+from app.engine.template import Result, compile_text, render
+from app.errors import CallboardError, TemplateError, ToolError
+from app.tools import Context, Tool, load_tool
+
+#: Waits up to this (seconds) hold the worker's slot; longer ones go through the log.
+INLINE_DELAY = 5.0
+#: A sequence that runs more tasks than this jumps in circles.
+MAX_TASKS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a step ended: a result or an error, what it set, and whether to come back later."""
+
+    result: Any = None
+    error: Mapping[str, Any] | None = None
+    ctx: Mapping[str, Any] = field(default_factory=dict)
+    retry_in: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempted:
+    """What one call of a tool gave: data or an error, and how long it took."""
+
+    data: Any
+    error: ToolError | None
+    duration_ms: float
+    attempt: int
+
+    def envelope(self) -> Result:
+        """``output`` as policy rules see it."""
+        error = self.error.to_dict() if self.error else None
+        details = self.error.details if self.error else {}
+        http = details.get("http")
+        if http is None and isinstance(self.data, dict) and "status_code" in self.data:
+            http = {"status": self.data["status_code"], "headers": self.data.get("headers", {})}
+        return Result(
+            status="error" if self.error else "ok",
+            data=self.data,
+            ref=None,
+            error=error,
+            meta={"attempt": self.attempt, "duration_ms": self.duration_ms},
+            http=http or {},
+            pg=details.get("pg", {}),
+            py=details.get("py", {}),
+        )
+
+
+class StepFailure(Exception):  # noqa: N818 (carries the outcome out of the loop, never escapes)
+    """The step ends badly with ``error``."""
+
+    def __init__(self, error: Mapping[str, Any]) -> None:
+        super().__init__(str(error.get("message")))
+        self.error = error
+
+
+class TaskSequence:
+    """One run of a step: the tasks, what they gave so far, and the names that templates see."""
+
+    def __init__(self, step: Step, scope: Scope, context: Context, deadline: float) -> None:
+        self.step = step
+        self.scope = scope
+        self.context = context
+        self.deadline = deadline
+        self.results: dict[str, Any] = {}
+        self.ctx: dict[str, Any] = {}
+        self.local: dict[str, Any] = {}
+        self.previous: Any = None
+        self.tries: dict[str, int] = {}
+        self.step_input: dict[str, Any] = {}
+        self.last_error: Mapping[str, Any] | None = None
+
+    def run(self) -> Outcome:
+        """Run to the end. Whatever goes wrong is in the outcome; nothing is raised."""
+        try:
+            self.step_input = render(self.step.input, self.scope)
+            retry_in = self._run_tasks()
+            if retry_in is not None:
+                return Outcome(error=self.last_error, ctx=self.ctx, retry_in=retry_in)
+            return Outcome(result=self._result(), ctx=self.ctx)
+        except StepFailure as failure:
+            return Outcome(error=failure.error, ctx=self.ctx)
+        except CallboardError as exc:
+            kind = "template" if isinstance(exc, TemplateError) else exc.code
+            return Outcome(
+                error={"kind": kind, "message": str(exc), "retryable": False}, ctx=self.ctx
+            )
+
+    # ------------------------------------------------------------------ the tasks
+    def _run_tasks(self) -> float | None:
+        index, ran = 0, 0
+        while index < len(self.step.tasks):
+            task = self.step.tasks[index]
+            attempted = self._call(task)
+            action = self._after(task, attempted)
+            ran += 1
+            if ran > MAX_TASKS:
+                raise _limit(f"more than {MAX_TASKS} tasks were run; do they jump in circles?")
+            match action.do:
+                case "retry":
+                    wait = self._retry(task, action, attempted)
+                    if wait is not None:
+                        return wait
+                case "jump":
+                    index = self._jump(index, action)
+                case "break":
+                    return None
+                case "fail":
+                    raise StepFailure(self._failed(task, attempted))
+                case _:
+                    index += 1
+        return None
+
+    def _call(self, task: Task) -> Attempted:
+        self.tries[task.name] = attempt = self._tried(task) + 1
+        started = time.perf_counter()
+        data, error = None, None
+        try:
+            if self.context.cancelled.is_set():
+                raise ToolError("the attempt was stopped", kind="cancelled")
+            data = self._run_tool(task)
+        except ToolError as exc:
+            data, error = exc.data, exc
+        except TemplateError as exc:
+            error = ToolError(str(exc), kind="template")
+        return Attempted(data, error, (time.perf_counter() - started) * 1000, attempt)
+
+    def _run_tool(self, task: Task) -> Any:
+        tool = load_tool(task.kind)
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise ToolError(
+                f"step {self.step.name!r} ran out of time before task {task.name!r}",
+                kind="timeout",
+                retryable=True,
+            )
+        config = self._config(task, tool)
+        try:
+            model = tool.input.model_validate(config)
+        except ValidationError as exc:
+            raise ToolError(_complaint(task, exc), kind="schema") from exc
+        scope = self._names(task)
+        context = replace(self.context, timeout=left, variables=_durable(scope))
+        return tool.run(model, context)
+
+    def _config(self, task: Task, tool: Tool) -> dict[str, Any]:
+        """The tool's config with templates rendered and the step's input merged over its own."""
+        scope = self._names(task)
+        config: dict[str, Any] = {}
+        for key, value in task.config.items():
+            if key in tool.verbatim:
+                config[key] = value
+            elif key in tool.text:
+                config[key] = _as_text(value, scope)
+            else:
+                config[key] = render(value, scope)
+        own = config.pop("args", None) or {}
+        given = config.get("input") or own
+        if isinstance(given, Mapping):
+            config["input"] = {**self._loop_input(tool), **given, **self.step_input}
+        return config
+
+    def _loop_input(self, tool: Tool) -> dict[str, Any]:
+        """Python code in a loop sees the item and its place without asking for them."""
+        loop = self.step.loop
+        if loop is None or tool.kind != "python":
+            return {}
+        names = (loop.iterator, "_index", "_total", "loop_index")
+        return {name: self.scope.local[name] for name in names if name in self.scope.local}
+
+    # ------------------------------------------------------------------ after a task
+    def _after(self, task: Task, attempted: Attempted) -> Action:
+        """Keep what the task gave, apply what it and its rule set, and choose what follows."""
+        failed = attempted.error is not None
+        if not failed:
+            self._assign(task.set, {"output": _as_output(attempted.data)}, task)
+        envelope = attempted.envelope()
+        try:
+            action = choose(task.rules, self._names(task, output=envelope), failed=failed)
+            if action.rule is not None:
+                self._assign(action.rule.set, {"output": envelope}, task)
+        except TemplateError as exc:
+            raise StepFailure(
+                {"kind": "template", "message": str(exc), "retryable": False}
+            ) from exc
+        if action.do in {"continue", "break", "jump"}:
+            if not failed:
+                self.previous = attempted.data
+            if not failed or attempted.data is not None:
+                self.results[task.name] = attempted.data
+            if action.do == "continue":
+                self.tries.pop(task.name, None)
+        return action
+
+    def _assign(self, assignments: Mapping[str, Any], extra: Mapping[str, Any], task: Task) -> None:
+        for key, template in assignments.items():
+            value = render(template, self._names(task, **extra))
+            if key.startswith("iter."):
+                known = self.local.get("iter", self.scope.local.get("iter", {}))
+                self.local["iter"] = {**known, scope_key(key): value}
+            elif key.startswith("step."):
+                self.local[scope_key(key)] = value
+            else:
+                self.ctx[scope_key(key)] = value
+
+    def _retry(self, task: Task, action: Action, attempted: Attempted) -> float | None:
+        """Wait and let the task run again; the seconds, where the wait is too long for a slot."""
+        rule = action.rule or Rule(None)
+        tries = attempted.attempt
+        if tries >= rule.attempts:
+            raise StepFailure(self._failed(task, attempted))
+        wait = delay(rule, tries, random.random())  # noqa: S311 (spreads retries, guards nothing)
+        if wait > INLINE_DELAY and not self.results and len(self.step.tasks) == 1:
+            self.last_error = self._failed(task, attempted)
+            return wait
+        if self.context.cancelled.wait(min(wait, max(0.0, self.deadline - time.monotonic()))):
+            raise StepFailure(
+                {"kind": "cancelled", "message": "the attempt was stopped", "retryable": False}
+            )
+        return None
+
+    def _tried(self, task: Task) -> int:
+        """Tries so far, those before this attempt included."""
+        earlier = self.scope.local.get("_tries", 0) if len(self.step.tasks) == 1 else 0
+        return self.tries.get(task.name, earlier)
+
+    def _jump(self, index: int, action: Action) -> int:
+        to = action.rule.to if action.rule else None
+        target = jump_target([task.name for task in self.step.tasks], index, to)
+        if target is None:
+            raise StepFailure(
+                {
+                    "kind": "limit",
+                    "message": f"there is no task {to!r} to jump to",
+                    "retryable": False,
+                }
+            )
+        return target
+
+    def _failed(self, task: Task, attempted: Attempted) -> dict[str, Any]:
+        if attempted.error is not None:
+            return {**attempted.error.to_dict(), "task": task.name}
+        message = f"a rule of task {task.name!r} says fail"
+        return {"kind": "rule", "message": message, "retryable": False, "task": task.name}
+
+    # ------------------------------------------------------------------ names and result
+    def _names(self, task: Task, **extra: Any) -> Scope:
+        results = {
+            name: Result(value) if type(value) is dict else value
+            for name, value in self.results.items()
+        }
+        names = {
+            **results,
+            **self.local,
+            "results": results,
+            "_prev": self.previous,
+            "_task": task.name,
+            "_attempt": self.tries.get(task.name, 1),
+            **extra,
+        }
+        if "output" not in names:
+            names["output"] = _as_output(self.previous)
+        scope = self.scope.with_local(names)
+        return scope.with_ctx(self.ctx) if self.ctx else scope
+
+    def _result(self) -> Any:
+        """A single tool gives its data; a sequence its tasks' fields flattened, then each by name."""
+        if not self.step.sequence:
+            return self.results.get(self.step.tasks[0].name)
+        flat: dict[str, Any] = {}
+        if all(isinstance(value, dict) for value in self.results.values()):
+            for value in self.results.values():
+                flat.update(value)
+        return {**flat, **self.results}
+
+
+def _limit(message: str) -> StepFailure:
+    return StepFailure({"kind": "limit", "message": message, "retryable": False})
+
+
+def _as_text(value: Any, scope: Scope) -> Any:
+    if isinstance(value, str):
+        return compile_text(value).render(scope)
+    if isinstance(value, list):
+        return [_as_text(item, scope) for item in value]
+    return render(value, scope)
+
+
+def _as_output(data: Any) -> Any:
+    return Result(data) if type(data) is dict else data
+
+
+def _durable(scope: Scope) -> dict[str, Any]:
+    """What code sees as ``variables``: everything flat, without the names of the engine."""
+    return {name: scope.flat(name) for name in scope.names()} | {
+        name: value
+        for name, value in scope.local.items()
+        if name not in {"output", "results"} and value is not None
+    }
+
+
+def _complaint(task: Task, exc: ValidationError) -> str:
+    problems = "; ".join(
+        f"{'.'.join(str(part) for part in error['loc']) or task.kind}: {error['msg']}"
+        for error in exc.errors()
+    )
+    return f"task {task.name!r} ({task.kind}): {problems}"

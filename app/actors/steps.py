@@ -1,0 +1,278 @@
+"""The life of one attempt on a worker: claim, run, report, and only then is the message acked."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import orjson
+import structlog
+
+from app.actors.batch import Batcher
+from app.actors.sequence import Outcome, TaskSequence
+from app.engine.parse import Kinds, parse_step
+from app.engine.playbook import Step
+from app.engine.ports import Pointer
+from app.engine.scope import Scope
+from app.errors import ToolError, UnavailableError
+from app.services.work import Worked
+from app.settings import Settings
+from app.tools import Context
+from app.wire import (
+    Claim,
+    ClaimAnswer,
+    ClaimRequest,
+    PointerWire,
+    Report,
+    ReportAnswer,
+    ReportRequest,
+    Variables,
+)
+
+log = structlog.get_logger(__name__)
+
+#: Characters of what a step printed that stay with its event.
+TAIL = 2_000
+_LONGEST_PAUSE = 10.0
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One attempt in progress. ``stop`` ends its tool; ``reason`` says why: fenced or shutdown."""
+
+    pointer: Pointer
+    stop: threading.Event = field(default_factory=threading.Event)
+    reason: str | None = None
+    printed: deque[str] = field(default_factory=deque)
+    kept: int = 0
+
+    def end(self, reason: str) -> None:
+        self.reason = self.reason or reason
+        self.stop.set()
+
+    def note(self, _stream: str, text: str) -> None:
+        """Keep the end of what the step prints."""
+        self.printed.append(text)
+        self.kept += len(text)
+        while self.printed and self.kept - len(self.printed[0]) >= TAIL:
+            self.kept -= len(self.printed.popleft())
+
+    @property
+    def tail(self) -> str | None:
+        return "".join(self.printed)[-TAIL:] or None
+
+
+class Runner:
+    """Runs the attempts that messages point to. One per worker process, shared by its threads."""
+
+    def __init__(
+        self,
+        work: Worked,
+        settings: Settings,
+        kinds: Kinds,
+        secret: Callable[[str], str],
+        *,
+        name: str,
+    ) -> None:
+        self.name = name
+        self._settings = settings
+        self._secret = secret
+        self._claims = Batcher[Claim, tuple[ClaimAnswer, dict[str, Any] | None]](self._send_claims)
+        self._reports = Batcher[Report, ReportAnswer](self._send_reports, most=50)
+        self._work = work
+        self._running: dict[Pointer, Attempt] = {}
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._steps = _StepCache(kinds)
+
+    # ------------------------------------------------------------------ one message
+    def run(self, pointer: Pointer) -> None:
+        """Do what the pointer says; returns when the message may be acked.
+
+        Raises ``UnavailableError`` while shutting down, so that the message goes back.
+        """
+        attempt = Attempt(pointer)
+        with self._lock:
+            if pointer in self._running:
+                return  # the same pointer, delivered again while we work on it
+            self._running[pointer] = attempt
+        try:
+            with structlog.contextvars.bound_contextvars(
+                execution_id=pointer.execution_id, step=str(pointer.key)
+            ):
+                self._claim_and_run(attempt)
+        finally:
+            with self._lock:
+                self._running.pop(pointer, None)
+
+    def _claim_and_run(self, attempt: Attempt) -> None:
+        # The same worker claims an attempt under the same key: a claim whose answer was lost is
+        # answered again instead of being refused for ever.
+        key = f"{self.name}:{':'.join(map(str, attempt.pointer))}"
+        claim = Claim(**attempt.pointer._asdict(), key=key)
+        answer, raw = self._insist(lambda: self._claims(claim))
+        if not answer.granted:
+            log.info("claim.refused", reason=answer.reason)
+            return
+        assert raw is not None
+        started = time.perf_counter()
+        try:
+            outcome = self._execute(attempt, raw, answer.variables or Variables())
+        except Exception as exc:  # a bug of ours or of a tool must end the step, not hang it
+            log.exception("step.crashed")
+            message = f"{type(exc).__name__}: {exc}"
+            outcome = Outcome(error={"kind": "internal", "message": message, "retryable": False})
+        self._report(attempt, outcome, (time.perf_counter() - started) * 1000, key)
+
+    def _execute(self, attempt: Attempt, raw: dict[str, Any], variables: Variables) -> Outcome:
+        step = self._steps.get(raw)
+        scope = Scope(variables.workload, variables.results, variables.ctx, variables.local)
+        seconds = step.timeout or self._settings.step_timeout
+        context = Context(
+            **attempt.pointer._asdict(),
+            settings=self._settings,
+            timeout=seconds,
+            workspace=self._workspace(attempt.pointer.execution_id),
+            cancelled=attempt.stop,
+            secret=self._secret,
+            log=attempt.note,
+        )
+        outcome = TaskSequence(step, scope, context, time.monotonic() + seconds).run()
+        log.debug("step.ran", ok=outcome.error is None)
+        return outcome
+
+    def _workspace(self, execution_id: int) -> Path:
+        return self._settings.home / "work" / str(execution_id)
+
+    # ------------------------------------------------------------------ its report
+    def _report(self, attempt: Attempt, outcome: Outcome, duration_ms: float, key: str) -> None:
+        if attempt.reason == "fenced":
+            return  # somebody else has it, or the execution has ended
+        report = self._as_report(attempt, outcome, duration_ms, key)
+        answer = self._insist(lambda: self._reports(report), urgent=True)
+        if not answer.accepted:
+            log.info("report.refused", reason=answer.reason)
+
+    def _as_report(
+        self, attempt: Attempt, outcome: Outcome, duration_ms: float, key: str
+    ) -> Report:
+        place = {
+            **attempt.pointer._asdict(),
+            "key": key,
+            "duration_ms": duration_ms,
+            "tail": attempt.tail,
+        }
+        if attempt.reason == "shutdown" and outcome.error is not None:
+            return Report(**place, outcome="interrupted")
+        ctx = dict(outcome.ctx) or None
+        error = outcome.error or self._unfit(outcome.result)
+        if error is None:
+            return Report(**place, outcome="done", result=outcome.result, ctx=ctx)
+        return Report(
+            **place, outcome="failed", error=dict(error), ctx=ctx, retry_in=outcome.retry_in
+        )
+
+    def _unfit(self, result: Any) -> dict[str, Any] | None:
+        """Why *result* cannot be kept; None where it can."""
+        try:
+            size = len(orjson.dumps(result, option=orjson.OPT_NON_STR_KEYS))
+        except (TypeError, ValueError) as exc:
+            return {
+                "kind": "schema",
+                "message": f"the result is not JSON: {exc}",
+                "retryable": False,
+            }
+        most = self._settings.result_bytes
+        if size <= most:
+            return None
+        message = f"the result of {size} bytes is above the limit of {most} (setting CALLBOARD_RESULT_BYTES)"
+        return {"kind": "resource", "message": message, "retryable": False}
+
+    # ------------------------------------------------------------------ talking to the control plane
+    def _send_claims(
+        self, claims: Sequence[Claim]
+    ) -> list[tuple[ClaimAnswer, dict[str, Any] | None]]:
+        response = self._work.claim(ClaimRequest(worker=self.name, claims=list(claims)))
+        return [(answer, response.steps.get(answer.step or "")) for answer in response.answers]
+
+    def _send_reports(self, reports: Sequence[Report]) -> list[ReportAnswer]:
+        return self._work.report(ReportRequest(worker=self.name, reports=list(reports))).answers
+
+    def _insist(self, call: Callable[[], Any], *, urgent: bool = False) -> Any:
+        """Repeat *call* until it is answered: a claim or report whose fate is unknown must be settled.
+
+        While shutting down only an *urgent* one is repeated, and not for ever.
+        """
+        pause, tries = 0.1, 0
+        while True:
+            try:
+                return call()
+            except UnavailableError as exc:
+                tries += 1
+                if self._stopping.is_set() and (not urgent or tries > 5):
+                    raise
+                log.warning("control_plane.unavailable", error=str(exc), tries=tries)
+                # Full jitter spreads the return of many workers.
+                self._stopping.wait(random.uniform(0, pause))  # noqa: S311 (guards nothing)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+
+    # ------------------------------------------------------------------ from outside
+    def running(self) -> list[PointerWire]:
+        """The attempts in progress, for the heartbeat."""
+        with self._lock:
+            return [PointerWire(**pointer._asdict()) for pointer in self._running]
+
+    def fence(self, pointers: Sequence[PointerWire]) -> None:
+        """Stop attempts that were cancelled or given to others; they are not reported."""
+        for wire in pointers:
+            pointer = Pointer(**wire.model_dump())
+            with self._lock:
+                attempt = self._running.get(pointer)
+            if attempt is not None:
+                log.info("attempt.fenced", execution_id=pointer.execution_id, step=str(pointer.key))
+                attempt.end("fenced")
+
+    def begin_shutdown(self) -> None:
+        """Stop insisting on a control plane that does not answer."""
+        self._stopping.set()
+
+    def interrupt(self) -> int:
+        """Stop everything that still runs; it is given back, which costs no attempt. How many."""
+        with self._lock:
+            attempts = list(self._running.values())
+        for attempt in attempts:
+            attempt.end("shutdown")
+        return len(attempts)
+
+
+class _StepCache:
+    """Steps parsed from what claims carry; equal YAML is parsed once."""
+
+    def __init__(self, kinds: Kinds) -> None:
+        self._parse = lru_cache(maxsize=1024)(lambda text: parse_step(orjson.loads(text), kinds))
+
+    def get(self, raw: dict[str, Any]) -> Step:
+        step: Step = self._parse(orjson.dumps(raw, option=orjson.OPT_NON_STR_KEYS))
+        return step
+
+
+def secrets_from(values: dict[str, str]) -> Callable[[str], str]:
+    """A look-up in *values* by name, whatever its case."""
+
+    def secret(name: str) -> str:
+        found = values.get(name.lower())
+        if found is None:
+            raise ToolError(
+                f"no secret named {name!r} is configured; set NOETL_SECRET_{name.upper()}",
+                kind="auth",
+            )
+        return found
+
+    return secret

@@ -1,0 +1,50 @@
+"""What every long-running process shares: signals, logging, an orderly end."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+from app.errors import CallboardError
+from app.settings import Settings, load
+
+
+class Stop:
+    """Set by SIGTERM and SIGINT; a second signal ends the process at once."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def listen(self) -> Stop:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._signalled)
+        return self
+
+    def _signalled(self, number: int, _frame: FrameType | None) -> None:
+        if self._event.is_set():
+            raise SystemExit(128 + number)
+        self._event.set()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait for the signal; True where it came."""
+        return self._event.wait(seconds)
+
+    @property
+    def is_set(self) -> bool:
+        return self._event.is_set()
+
+
+def main(run: Callable[[Settings], None], **overrides: object) -> None:
+    """Load the settings, set up logging and run; an expected error is one line, not a traceback."""
+    from app.telemetry.logs import configure
+
+    try:
+        loaded = load(**overrides)
+        configure(loaded.settings)
+        run(loaded.settings)
+    except CallboardError as exc:
+        print(f"error: {exc}", file=sys.stderr)  # noqa: T201 (the last words of a process)
+        raise SystemExit(1) from exc

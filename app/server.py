@@ -1,0 +1,94 @@
+"""The control plane's HTTP server: ``python -m app.server --host --port --init-db``."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+
+from app.errors import StartupError
+from app.processes import main
+from app.settings import Settings, process_name
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from app.wiring import Plane
+
+log = structlog.get_logger(__name__)
+
+
+def run(settings: Settings, *, init_db: bool = False) -> None:
+    """Serve the API until told to stop. Raises ``StartupError`` before anything is served."""
+    from app.actors.heartbeat import Heartbeat
+    from app.api.access import check_exposure
+    from app.api.app import create_app
+    from app.wire import Beat
+    from app.wiring import PlaneHealth, control_plane, migrate
+
+    check_exposure(settings)
+    listener = listen(settings)
+    if init_db:
+        migrate(settings)
+    name = process_name("server")
+    with listener, control_plane(settings, "web") as plane:
+        app = create_app(plane.control, settings, health=PlaneHealth(plane))
+        heartbeat = Heartbeat(
+            plane.control.presence.beat,
+            lambda: Beat(name=name, kind="server_api", uri=settings.url),
+            lambda _: None,
+            interval=settings.heartbeat,
+        )
+        heartbeat.start()
+        log.info("server.started", url=settings.url)
+        _server(settings, app).run(sockets=[listener])
+        heartbeat.stop()
+        plane.control.presence.leave("server_api", name)
+    log.info("server.stopped")
+
+
+def listen(settings: Settings) -> socket.socket:
+    """The listening socket. Raises ``StartupError`` where the port is taken or not ours to take."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as exc:
+        listener.close()
+        raise StartupError(
+            f"cannot listen on {settings.host}:{settings.port}: {exc.strerror}",
+            remedy="choose another port with NOETL_PORT (or PORT), or stop what uses this one",
+        ) from exc
+    listener.listen(1024)
+    return listener
+
+
+def _server(settings: Settings, app: object) -> uvicorn.Server:
+    import uvicorn
+
+    config = uvicorn.Config(
+        app,  # type: ignore[arg-type]  # any ASGI application
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=int(settings.grace),
+        timeout_keep_alive=75,
+        server_header=False,
+    )
+    return uvicorn.Server(config)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m app.server", description=__doc__)
+    parser.add_argument("--host", help="address to listen on (NOETL_HOST)")
+    parser.add_argument("--port", type=int, help="port to listen on (NOETL_PORT, PORT)")
+    parser.add_argument("--init-db", action="store_true", help="migrate the database first")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    arguments = _arguments()
+    main(partial(run, init_db=arguments.init_db), host=arguments.host, port=arguments.port)

@@ -1,0 +1,74 @@
+"""A worker: a Dramatiq process with one actor per tool. It knows the control plane's API and NATS, no database."""
+
+from __future__ import annotations
+
+import threading
+
+import structlog
+
+from app.processes import Stop, main
+from app.settings import Settings, process_name, secret_variables
+
+log = structlog.get_logger(__name__)
+
+
+def run(settings: Settings) -> None:
+    """Serve the pool's queues until told to stop; then finish, or give back, what still runs."""
+    from dramatiq import Worker
+
+    from app.actors.declare import declare_steps
+    from app.actors.heartbeat import Heartbeat
+    from app.actors.steps import Runner, secrets_from
+    from app.client import Client
+    from app.errors import CallboardError
+    from app.tools import kinds
+    from app.wire import Beat
+    from app.wiring import ToolKinds, nats_broker, pool_queues, urls
+
+    stop = Stop().listen()
+    name = process_name("worker")
+    client = Client(settings.url, token=settings.worker_token or settings.api_token)
+    broker = nats_broker(settings, settings.nats_url or urls(settings)[1])
+    runner = Runner(client, settings, ToolKinds(), secrets_from(secret_variables()), name=name)
+    queues = pool_queues(settings)
+    declare_steps(broker, runner.run, kinds(), queues)
+    worker = Worker(broker, queues=set(queues), worker_threads=settings.worker_threads)
+    heartbeat = Heartbeat(
+        client.beat,
+        lambda: Beat(
+            name=name,
+            capacity=settings.worker_threads,
+            labels={"pool": settings.pool, "queues": queues},
+            running=runner.running(),
+        ),
+        lambda answer: runner.fence(answer.stop),
+        interval=settings.heartbeat,
+    )
+    heartbeat.start()
+    worker.start()
+    log.info(
+        "worker.started",
+        name=name,
+        pool=settings.pool,
+        queues=queues,
+        threads=settings.worker_threads,
+    )
+    stop.wait()
+    runner.begin_shutdown()
+    # Steps get the grace period; what still runs then is stopped and given back.
+    alarm = threading.Timer(settings.grace, runner.interrupt)
+    alarm.start()
+    worker.stop(timeout=int((settings.grace + 20) * 1000))
+    alarm.cancel()
+    heartbeat.stop()
+    try:
+        client.leave("worker_pool", name)
+    except CallboardError as exc:
+        log.info("worker.leave_failed", error=str(exc))
+    broker.close()
+    client.close()
+    log.info("worker.stopped", name=name)
+
+
+if __name__ == "__main__":
+    main(run)
