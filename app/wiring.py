@@ -265,7 +265,8 @@ class PlaneHealth:
 
     def _nats(self) -> Check:
         try:
-            self.plane.broker.ping()
+            self.plane.broker.declare_queue(ORCHESTRATE)
+            self.plane.broker.pending(ORCHESTRATE)
         except Exception as exc:  # whatever the broker says belongs into the answer
             return Check("nats", ok=False, message=str(exc), remedy="is NATS running? see NATS_URL")
         return Check("nats", ok=True)

@@ -397,23 +397,16 @@ class _Turn:
         """The names that ``set`` and arcs of a completed step see."""
         state = self.state.step(step.name)
         fixed = execution_names(self.execution_id, self.state)
-        name = (
-            "loop.done"
-            if step.loop is not None
-            else "call.error"
-            if state.status == "failed"
-            else "call.done"
-        )
+        # A loop that could not be entered has no loop state: it failed as a plain step does.
+        plain = "call.error" if state.status == "failed" else "call.done"
+        name = plain if state.loop is None else "loop.done"
 
         def load(key: str) -> Any:
             if key in fixed:
                 return fixed[key]
-            # A failure without a value of its own (a refused entry) still carries its error.
             result = self.values.result(state.ended_seq)
             if key == "output":
-                return output_of(
-                    None if state.status == "failed" and step.loop is None else result, state.error
-                )
+                return output_of(None if name == "call.error" else result, state.error)
             if key == "event":
                 return {
                     "name": name,

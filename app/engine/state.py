@@ -225,7 +225,10 @@ def _ended(state: Execution, event: StepDone | StepFailed, seq: int) -> Executio
     if event.ctx:
         state = replace(state, ctx={**state.ctx, **dict.fromkeys(event.ctx, seq)})
     state = replace(
-        state, lost=_without(state.lost, event.key), tries=_without(state.tries, event.key)
+        state,
+        due=tuple(due for due in state.due if due.key != event.key),
+        lost=_without(state.lost, event.key),
+        tries=_without(state.tries, event.key),
     )
     step = state.step(event.step)
     failed = isinstance(event, StepFailed)
@@ -235,6 +238,7 @@ def _ended(state: Execution, event: StepDone | StepFailed, seq: int) -> Executio
         step,
         visit=event.visit,
         status="failed" if failed else "done",
+        loop=None,
         ended_seq=seq,
         result_seq=seq,
         routed=False,
