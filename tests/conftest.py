@@ -1,0 +1,85 @@
+"""Real servers for the tests: an embedded Postgres and NATS per test process, started on demand."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from app.embedded.nats import EmbeddedNats
+from app.embedded.postgres import EmbeddedPostgres
+
+TEMPLATE = "callboard_template"
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """The URLs of both servers; ``warehouse_url`` is the database that playbooks load into."""
+
+    database_url: str
+    warehouse_url: str
+    nats_url: str
+
+
+@pytest.fixture(scope="session")
+def embedded_home() -> Iterator[Path]:
+    """A folder of this session's servers, gone afterwards (a data directory is 40 MB)."""
+    with tempfile.TemporaryDirectory(prefix="callboard-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(embedded_home: Path) -> Iterator[EmbeddedPostgres]:
+    """The session's Postgres itself. Not durable: nobody reads it after a power cut."""
+    with EmbeddedPostgres(embedded_home / "postgres", durable=False) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres(postgres_server: EmbeddedPostgres) -> str:
+    """URL of the session's shared database; it is empty at first. See ``database``."""
+    return postgres_server.url
+
+
+@pytest.fixture(scope="session")
+def nats_server(embedded_home: Path) -> Iterator[EmbeddedNats]:
+    """The session's NATS itself."""
+    with EmbeddedNats(embedded_home / "nats") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def nats(nats_server: EmbeddedNats) -> str:
+    """URL of the session's NATS, JetStream on. Streams outlive a test: name them uniquely."""
+    return nats_server.url
+
+
+@pytest.fixture(scope="session")
+def stack(postgres_server: EmbeddedPostgres, nats_server: EmbeddedNats) -> Servers:
+    """Both servers."""
+    return Servers(
+        database_url=postgres_server.url,
+        warehouse_url=postgres_server.warehouse_url,
+        nats_url=nats_server.url,
+    )
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres_server: EmbeddedPostgres) -> str:
+    """Name of a database at the newest migration, made once and copied by ``database``."""
+    from app.store.migrations import upgrade
+
+    upgrade(postgres_server.create_database(TEMPLATE))
+    return TEMPLATE
+
+
+@pytest.fixture
+def database(postgres_server: EmbeddedPostgres, migrated_template: str) -> Iterator[str]:
+    """libpq URL of a fresh database at the newest migration, dropped after the test."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    yield postgres_server.create_database(name, template=migrated_template)
+    postgres_server.drop_database(name)
