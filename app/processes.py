@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 from app.errors import CallboardError
 from app.settings import Settings, load
@@ -37,7 +38,7 @@ class Stop:
         return self._event.is_set()
 
 
-def main(run: Callable[[Settings], None], **overrides: object) -> None:
+def main(run: Callable[[Settings], None], **overrides: Any) -> None:
     """Load the settings, set up logging and run; an expected error is one line, not a traceback."""
     from app.telemetry.logs import configure
 

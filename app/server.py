@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import signal
 import socket
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,9 +16,7 @@ from app.processes import main
 from app.settings import Settings, process_name
 
 if TYPE_CHECKING:
-    import uvicorn
-
-    from app.wiring import Plane
+    from fastapi import FastAPI
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +44,7 @@ def run(settings: Settings, *, init_db: bool = False) -> None:
         )
         heartbeat.start()
         log.info("server.started", url=settings.url)
-        _server(settings, app).run(sockets=[listener])
+        _serve(settings, app, listener)
         heartbeat.stop()
         plane.control.presence.leave("server_api", name)
     log.info("server.stopped")
@@ -67,18 +67,28 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def _server(settings: Settings, app: object) -> uvicorn.Server:
+def _serve(settings: Settings, app: FastAPI, listener: socket.socket) -> None:
+    """Run uvicorn until a signal comes, and return then: what follows is for us to do."""
     import uvicorn
 
+    class Server(uvicorn.Server):
+        # uvicorn's own handling raises the signal again after serving, which ends the process
+        # before it has signed off.
+        capture_signals = contextlib.nullcontext  # type: ignore[assignment]  # called without arguments
+
     config = uvicorn.Config(
-        app,  # type: ignore[arg-type]  # any ASGI application
+        app,
         log_config=None,
         access_log=False,
+        lifespan="off",
         timeout_graceful_shutdown=int(settings.grace),
         timeout_keep_alive=75,
         server_header=False,
     )
-    return uvicorn.Server(config)
+    server = Server(config)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, server.handle_exit)
+    server.run(sockets=[listener])
 
 
 def _arguments() -> argparse.Namespace:

@@ -34,7 +34,7 @@ class Settings:
     """The configuration of one process; never changes after it was loaded."""
 
     # Where things live
-    home: Path = setting(
+    home: Path = setting(  # noqa: RUF009 (a field, like all below)
         Path("~/.callboard"),
         "CALLBOARD_HOME",
         help="folder of everything the embedded servers and the CLI keep",
@@ -104,7 +104,7 @@ class Settings:
     worker_tokens: str = setting(
         "",
         "CALLBOARD_WORKER_TOKENS",
-        help="tokens of the worker pools, 'pool=token,pool=token'; such a token may only claim, report and beat for its pool",
+        help="tokens of worker pools, 'pool=token,…'; one may only claim, report and beat for its pool",
         secret=True,
     )
     worker_token: str | None = setting(

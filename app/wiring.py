@@ -8,7 +8,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from app.errors import StartupError
+from app.actors.declare import ORCHESTRATE
+from app.api.health import Check
+from app.errors import CallboardError, StartupError
 from app.services.control import Control, Ports, control
 from app.settings import Settings
 from app.tools import Tool, kinds, load_tool
@@ -108,7 +110,6 @@ def control_plane(settings: Settings, name: str) -> Iterator[Plane]:
 
 def nats_broker(settings: Settings, url: str) -> NatsBroker:
     """The broker as every process uses it: pointers and coalesced wakes, nothing retried by Dramatiq."""
-    from app.actors.declare import ORCHESTRATE
     from app.brokers.nats import NatsBroker
     from app.brokers.redeliver import RedeliverOnInfrastructureError
 
@@ -235,6 +236,9 @@ def _local_run(plane: Control, execution_id: int) -> LocalRun:
 
 
 # ---------------------------------------------------------------------- health
+_POSTGRES = "is Postgres running? see DATABASE_URL"
+
+
 @dataclass(frozen=True, slots=True)
 class PlaneHealth:
     """What readiness asks of a control plane."""
@@ -248,7 +252,12 @@ class PlaneHealth:
         try:
             self.plane.database.ping()
         except CallboardError as exc:
-            return Check("postgres", ok=False, message=exc.message, remedy="is Postgres running? see DATABASE_URL")
+            return Check(
+                "postgres",
+                ok=False,
+                message=exc.message,
+                remedy="is Postgres running? see DATABASE_URL",
+            )
         return Check("postgres", ok=True)
 
     def _migrations(self) -> Check:
@@ -257,17 +266,26 @@ class PlaneHealth:
         try:
             now = current(self.plane.database_url)
         except CallboardError as exc:
-            return Check("migrations", ok=False, message=exc.message, remedy="is Postgres running? see DATABASE_URL")
+            return Check(
+                "migrations",
+                ok=False,
+                message=exc.message,
+                remedy="is Postgres running? see DATABASE_URL",
+            )
         if now != head():
             message = f"the database is at revision {now or 'none'}, this version needs {head()}"
-            return Check("migrations", ok=False, message=message, remedy="run 'callboard db upgrade'")
+            return Check(
+                "migrations", ok=False, message=message, remedy="run 'callboard db upgrade'"
+            )
         return Check("migrations", ok=True)
 
     def _nats(self) -> Check:
+        from dramatiq.errors import BrokerError
+
         try:
             self.plane.broker.declare_queue(ORCHESTRATE)
             self.plane.broker.pending(ORCHESTRATE)
-        except Exception as exc:  # whatever the broker says belongs into the answer
+        except BrokerError as exc:
             return Check("nats", ok=False, message=str(exc), remedy="is NATS running? see NATS_URL")
         return Check("nats", ok=True)
 

@@ -1,4 +1,4 @@
-"""A worker: a Dramatiq process with one actor per tool. It knows the control plane's API and NATS, no database."""
+"""A worker: a Dramatiq process with one actor per tool; it knows the API and NATS, no database."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def run(settings: Settings) -> None:
 
     stop = Stop().listen()
     name = process_name("worker")
-    client = Client(settings.url, token=settings.worker_token or settings.api_token)
+    # Little patience of its own: the runner and the heartbeat come back by themselves.
+    client = Client(settings.url, settings.worker_token or settings.api_token, patience=1.0)
     broker = nats_broker(settings, settings.nats_url or urls(settings)[1])
     runner = Runner(client, settings, ToolKinds(), secrets_from(secret_variables()), name=name)
     queues = pool_queues(settings)

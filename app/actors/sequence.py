@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from app.engine.decide import scope_key
 from app.engine.playbook import Rule, Step, Task
 from app.engine.policy import Action, choose, delay, jump_target
+from app.engine.sandbox import Result
 from app.engine.scope import Scope
-from app.engine.template import Result, compile_text, render
+from app.engine.template import compile_text, render
 from app.errors import CallboardError, TemplateError, ToolError
 from app.tools import Context, Tool, load_tool
 

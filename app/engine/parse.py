@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -66,7 +67,7 @@ def duration(value: Any) -> float | None:
     if isinstance(value, bool):
         return None
     if isinstance(value, int | float):
-        return float(value)
+        return float(value) if math.isfinite(value) else None
     match = _DURATION.match(value) if isinstance(value, str) else None
     return float(match[1]) * _UNITS[match[2]] if match else None
 
@@ -180,7 +181,7 @@ class _Parser:
         entry = spec.get("entry_step")
         if entry is None:
             return "start" if "start" in steps else next(iter(steps), "")
-        if entry not in steps:
+        if not isinstance(entry, str) or entry not in steps:
             self.problem(
                 ("executor", "spec", "entry_step"),
                 "entry-step",
@@ -190,9 +191,11 @@ class _Parser:
         return str(entry)
 
     def _arcs(self, steps: Mapping[str, Step]) -> None:
+        if not steps:
+            return
         numbers = {
-            raw.get("step"): number
-            for number, raw in enumerate(self.source.data.get("workflow") or [])
+            str(raw.get("step")): number
+            for number, raw in enumerate(self.source.data["workflow"])
             if isinstance(raw, Mapping)
         }
         for step in steps.values():
@@ -525,9 +528,7 @@ class _Parser:
                     needs |= Needs(everything=True)
             needs |= _template_needs(task.set)
             for rule in task.rules:
-                needs |= _template_needs(rule.set)
-                condition = compile_condition(rule.when)
-                needs |= condition.needs if condition else Needs()
+                needs |= _template_needs(rule.set) | _condition_needs(rule.when)
         return needs
 
     # ------------------------------------------------------------------ small readers
@@ -605,6 +606,14 @@ def _template_needs(data: Any) -> Needs:
             except TemplateError:
                 continue  # found and reported where the text was checked
     return needs
+
+
+def _condition_needs(when: Any) -> Needs:
+    try:
+        condition = compile_condition(when)
+    except TemplateError:
+        return Needs()  # the same
+    return condition.needs if condition else Needs()
 
 
 def _whole(value: Any) -> int | None:

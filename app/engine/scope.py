@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import ChainableUndefined
 
-from app.engine.template import Result
+from app.engine.sandbox import Result
 
 _EMPTY: Mapping[str, Any] = {}
 
@@ -56,7 +56,7 @@ class Scope(Mapping[str, Any]):
         if name == "ctx":
             return Flat(self)
         if name == "steps":
-            return self.results
+            return Lazy(self.results, lambda step: as_result(self.results[step]))
         return self.flat(name)
 
     def flat(self, name: str) -> Any:

@@ -59,7 +59,8 @@ class Source:
 
 def read(text: str | bytes, *, name: str = "playbook", max_bytes: int = MAX_BYTES) -> Source:
     """Parse *text*; raises ``InvalidPlaybookError`` that names the line for anything wrong with it."""
-    size = len(text.encode() if isinstance(text, str) else text)
+    # Half a surrogate pair is no character; it is counted here and refused by the parser.
+    size = len(text.encode(errors="surrogatepass") if isinstance(text, str) else text)
     if size > max_bytes:
         limit = f"{size} bytes are more than the {max_bytes} allowed"
         raise _invalid(name, "yaml-size", limit, hint="Set CALLBOARD_PLAYBOOK_BYTES to allow more.")
@@ -67,8 +68,8 @@ def read(text: str | bytes, *, name: str = "playbook", max_bytes: int = MAX_BYTE
         decoded = text.decode() if isinstance(text, bytes) else text
         _check_nesting(decoded, name)
         node = _compose(decoded)
-    except UnicodeDecodeError as exc:
-        raise _invalid(name, "yaml-encoding", f"the text is not UTF-8: {exc.reason}") from exc
+    except UnicodeError as exc:
+        raise _invalid(name, "yaml-encoding", f"the text is not UTF-8: {exc}") from exc
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark or exc.context_mark
         where = Mark(mark.line + 1, mark.column + 1) if mark else Mark()
@@ -202,7 +203,9 @@ class _Builder:
             )
             return None
         finally:
-            _CONSTRUCTOR.constructed_objects.clear()
+            # It remembers what it made, and what it could not make, for ever.
+            _CONSTRUCTOR.constructed_objects.pop(node, None)
+            _CONSTRUCTOR.recursive_objects.pop(node, None)
         # JSON has no dates and no bytes: keep what was written.
         return node.value if isinstance(value, dt.date | bytes) else value
 

@@ -7,123 +7,25 @@ like an object or a list. Compiled templates are remembered by their text.
 
 from __future__ import annotations
 
-import base64
 import json
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
-from jinja2 import ChainableUndefined, TemplateSyntaxError, Undefined, meta, nodes
 from jinja2 import Template as JinjaTemplate
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import TemplateSyntaxError, Undefined, meta, nodes
 
+from app.engine.sandbox import MAX_OUTPUT, bounded, sandbox, weigh, written
 from app.engine.source import texts
 from app.errors import TemplateError
 
-#: Characters one template may produce, and the largest number or text its operators may make.
-MAX_OUTPUT = 16_777_216
-MAX_OPERAND = 1_000_000
+T = TypeVar("T")
 FALSE_WORDS = frozenset({"", "0", "false", "no", "none", "null", "off", "{}", "[]"})
 _SHOWN = 200
 
 
-class Result(dict[str, Any]):
-    """A step's result: ``.data``, ``.result(s)`` and ``.context`` mean itself unless it has such keys."""
-
-    ALIASES = frozenset({"data", "result", "results", "context"})
-
-
-class _Environment(ImmutableSandboxedEnvironment):
-    intercepted_binops = frozenset({"*", "**", "%", "+"})
-
-    def getattr(self, obj: Any, attribute: str) -> Any:
-        """Keys before attributes: in data, ``items`` is a key far more often than a method."""
-        if isinstance(obj, Mapping):
-            if attribute in obj:
-                return obj[attribute]
-            if isinstance(obj, Result) and attribute in Result.ALIASES:
-                return obj
-        return super().getattr(obj, attribute)
-
-    def getitem(self, obj: Any, argument: Any) -> Any:
-        if isinstance(obj, Result) and isinstance(argument, str):
-            return self.getattr(obj, argument)
-        return super().getitem(obj, argument)
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if _too_large(operator, left, right):
-            raise TemplateError(
-                f"a template may not compute values as large as this '{operator}' would"
-            )
-        return super().call_binop(context, operator, left, right)
-
-
-def _too_large(operator: str, left: Any, right: Any) -> bool:
-    if operator == "**":
-        return isinstance(right, int | float) and abs(right) > 64
-    if operator == "*":
-        for text, count in ((left, right), (right, left)):
-            if isinstance(text, str | bytes | list | tuple) and isinstance(count, int):
-                return len(text) * count > MAX_OPERAND
-        return (
-            isinstance(left, int)
-            and isinstance(right, int)
-            and left.bit_length() + right.bit_length() > 4096
-        )
-    if operator == "%":
-        return isinstance(left, str) and bool(re.search(r"%[^a-zA-Z%]*\d{5}|%[^a-zA-Z%]*\*", left))
-    sized = isinstance(left, str | list | tuple) and isinstance(right, str | list | tuple)
-    return sized and len(left) + len(right) > MAX_OUTPUT
-
-
-def _environment() -> _Environment:
-    env = _Environment(undefined=ChainableUndefined, autoescape=False)
-    for name in ("lipsum", "cycler", "joiner"):
-        env.globals.pop(name)
-    # Each of these makes text of any width from a number.
-    for name in ("center", "format", "indent", "wordwrap", "xmlattr", "urlize"):
-        env.filters.pop(name)
-    env.filters.update(
-        b64encode=lambda value: base64.b64encode(_text(value).encode()).decode(),
-        b64decode=lambda value: base64.b64decode(_text(value)).decode(),
-        fromjson=json.loads,
-        tojson=to_json,
-        keys=list,
-        values=lambda value: list(value.values()),
-        get=lambda value, key, default=None: (
-            value.get(key, default) if isinstance(value, Mapping) else default
-        ),
-        split=lambda value, separator=None: _text(value).split(separator),
-        len=len,
-    )
-    return env
-
-
-def to_json(value: Any, indent: int | None = None) -> str:
-    """JSON text that is safe inside single-quoted SQL and inside HTML, as Jinja's own filter gives."""
-    if isinstance(value, Undefined):
-        return "null"
-    text = json.dumps(value, default=_json_default, indent=indent)
-    for char, escape in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026"), ("'", "\\u0027")):
-        text = text.replace(char, escape)
-    return text
-
-
-def _json_default(value: Any) -> Any:
-    if isinstance(value, Undefined):
-        return None
-    if isinstance(value, Mapping):
-        return dict(value)
-    return str(value)
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else str(value)
-
-
-_ENV = _environment()
+_ENV = sandbox()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +60,7 @@ class Compiled:
         if self.constant:
             return self.text
         if self.expression:
-            value = self._run_expression(scope)
-            return _simple_value(value) if self.simple else plain(value)
+            return self._run_expression(scope, _simple_value if self.simple else plain)
         return _shaped(self.render(scope))
 
     def render(self, scope: Mapping[str, Any]) -> str:
@@ -167,10 +68,7 @@ class Compiled:
         if self.template is None:
             return self.text
         if self.expression:
-            value = self._run_expression(scope)
-            if isinstance(value, Undefined):
-                return ""
-            return value if isinstance(value, str) else to_text(value)
+            return self._run_expression(scope, written)
         assert self.template is not None
         parts, size = [], 0
         try:
@@ -184,13 +82,13 @@ class Compiled:
             raise self._error(exc) from exc
         return "".join(parts)
 
-    def _run_expression(self, scope: Mapping[str, Any]) -> Any:
+    def _run_expression(self, scope: Mapping[str, Any], shape: Callable[[Any], T]) -> T:
         assert self.template is not None
         try:
             context = self.template.new_context(scope, shared=True)  # type: ignore[arg-type]  # any mapping serves
             for _ in self.template.root_render_func(context):
                 pass
-            return context.vars["result"]
+            return shape(context.vars["result"])
         except Exception as exc:
             raise self._error(exc) from exc
 
@@ -205,15 +103,6 @@ class Compiled:
 
 class PassThrough(Exception):  # noqa: N818 (a signal through the template engine, not an error)
     """Base of signals that a scope raises on purpose and templates must not wrap."""
-
-
-def to_text(value: Any) -> str:
-    """How a value reads inside text: containers as JSON, everything else as Jinja prints it."""
-    return (
-        json.dumps(value, default=_json_default)
-        if isinstance(value, Mapping | list | tuple)
-        else str(value)
-    )
 
 
 def has_template(text: str) -> bool:
@@ -231,11 +120,10 @@ def compile_text(text: str) -> Compiled:
         needs = _needs(tree)
         if expression is None:
             return Compiled(
-                text, constant=False, needs=needs, template=_ENV.from_string(_ENV.parse(text))
+                text, constant=False, needs=needs, template=_ENV.template(_ENV.parse(text))
             )
         body = nodes.Assign(nodes.Name("result", "store", lineno=1), expression, lineno=1)
         wrapped = nodes.Template([body], lineno=1)
-        wrapped.set_environment(_ENV)
         simple = isinstance(expression, nodes.Name | nodes.Getattr | nodes.Getitem)
         return Compiled(
             text,
@@ -243,7 +131,7 @@ def compile_text(text: str) -> Compiled:
             expression=True,
             simple=simple,
             needs=needs,
-            template=_ENV.from_string(wrapped),
+            template=_ENV.template(wrapped),
         )
     except TemplateSyntaxError as exc:
         raise TemplateError(f"template {shorten(text)!r} is not valid: {exc.message}") from exc
@@ -295,17 +183,28 @@ def needs_of(data: Any) -> Needs:
 
 
 def plain(value: Any) -> Any:
-    """*value* as JSON data: undefined becomes None, tuples and views become lists."""
-    if isinstance(value, Undefined):
+    """*value* as JSON data: undefined becomes None, tuples and views become lists.
+
+    Raises ``TemplateError`` for what is no data (a function, a part of the template) or for far too
+    much of it.
+    """
+    weigh(value, text=False)
+    return _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, Undefined):
         return None
     if isinstance(value, str):
         return str(value)
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
+        return [_plain(item) for item in value]
     if isinstance(value, Iterator | Iterable) and not isinstance(value, bytes):
-        return [plain(item) for item in _bounded(value)]
+        return [_plain(item) for item in bounded(value)]
+    if callable(value) or type(value).__module__.startswith("jinja2."):
+        raise TemplateError("it gives a function or a part of the template, not data")
     return value
 
 
@@ -313,15 +212,9 @@ def shorten(text: str) -> str:
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
-def _bounded(values: Iterable[Any]) -> Iterator[Any]:
-    for number, value in enumerate(values):
-        if number >= MAX_OPERAND:
-            raise TemplateError(f"a template may not produce more than {MAX_OPERAND} items")
-        yield value
-
-
 def _simple_value(value: Any) -> Any:
-    return None if isinstance(value, Undefined) else value
+    """What a name or a path gives: data is handed on as it is, without a copy."""
+    return value if isinstance(value, dict | list | str | int | float) else plain(value)
 
 
 def _shaped(text: str) -> Any:

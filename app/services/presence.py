@@ -52,7 +52,7 @@ class Presence:
             (pointer.execution_id, StepKey(pointer.step, pointer.visit, pointer.iteration))
             for pointer in running
         ]
-        with self._log.transaction(()) as tx:  # nothing is locked: this only looks
+        with self._log.transaction(ids, durable=False) as tx:
             ended = tx.ended(ids)
             states = tx.attempts(places)
         stop = []

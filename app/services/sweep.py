@@ -109,12 +109,13 @@ class Sweeper:
     def _send_again(self) -> int:
         """Send the pointers that nobody claimed, where the queue does not hold them any more."""
         now = self._clock()
-        self._sent = {pointer: at for pointer, at in self._sent.items() if now - at < PATIENCE}
         queues: dict[str, list[tuple[Pointer, str]]] = defaultdict(list)
         for pointer, tool, queue in self._log.unclaimed(
             older_than=self._unclaimed_after, limit=BATCH
         ):
             queues[queue].append((pointer, tool))
+        unclaimed = {pointer for found in queues.values() for pointer, _ in found}
+        self._sent = {pointer: at for pointer, at in self._sent.items() if pointer in unclaimed}
         count = 0
         for queue, found in queues.items():
             waiting = self._dispatcher.depth(queue) >= len(found)

@@ -111,8 +111,9 @@ class Work:
             for claim in request.claims:
                 place = _place(claim)
                 reason = _refusal(claim, states[place], ended, pool)
+                key = f"claim:{claim.key}"
                 if reason is None and (
-                    place in taken or states[place].started_key not in {None, claim.key}
+                    place in taken or states[place].started_key not in {None, key}
                 ):
                     reason = "claimed by another worker"
                 if reason is not None:
@@ -121,7 +122,7 @@ class Work:
                 taken.add(place)
                 if states[place].started_key is None:
                     started = StepStarted(*place[1], attempt=claim.attempt, worker=request.worker)
-                    drafts[claim.execution_id].append(Draft(started, f"claim:{claim.key}"))
+                    drafts[claim.execution_id].append(Draft(started, key))
                 answers.append(_Granted(claim, states[place].scheduled_seq))
             for execution_id, new in sorted(drafts.items()):
                 tx.append(execution_id, new)

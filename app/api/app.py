@@ -1,0 +1,48 @@
+"""Puts the routes together on the use cases it is given."""
+
+from __future__ import annotations
+
+from fastapi import Depends, FastAPI
+
+from app.api import catalog, dashboard, events, execute, executions, problems, root, worker
+from app.api import health as probes
+from app.api.access import Access, authorise, check_exposure
+from app.api.bodies import Limits
+from app.api.health import Check, Health
+from app.api.observe import Observe
+from app.services.control import Control
+from app.settings import Settings
+from app.telemetry.metrics import Metrics
+
+__all__ = ["Check", "Health", "check_exposure", "create_app"]
+
+
+def create_app(
+    control: Control, settings: Settings, *, health: Health, metrics: Metrics | None = None
+) -> FastAPI:
+    """The control plane's API. *metrics* may have been counting elsewhere in the process already."""
+    app = FastAPI(
+        title="Callboard",
+        version=root.software_version(),
+        # Deny by default: it stands before every route that is or will be added.
+        dependencies=[Depends(authorise)],
+        # The framework's own pages would not pass through it.
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.control = control
+    app.state.settings = settings
+    app.state.health = health
+    app.state.metrics = metrics or Metrics()
+    app.state.access = Access(settings)
+    app.state.limits = Limits.of(settings)
+    app.state.metrics.watch_executions(control.executions.count_by_status)
+    app.add_middleware(Observe, metrics=app.state.metrics)
+    problems.install(app)
+    # Routes are tried in this order; those of workers are asked for most.
+    for noun in (worker, execute, executions, events, catalog, dashboard, probes, root):
+        app.include_router(noun.router)
+    app.include_router(executions.alias)
+    return app

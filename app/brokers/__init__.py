@@ -1,0 +1,1 @@
+"""Brokers: they carry pointers, never work, and only say where to look."""

@@ -1,0 +1,91 @@
+"""The engine's ``Dispatcher`` on any Dramatiq broker: pointers and wakes as messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol, runtime_checkable
+
+from dramatiq.broker import Broker
+from dramatiq.errors import BrokerConnectionError
+from dramatiq.message import Message
+
+from app.engine.ports import Dispatch
+from app.errors import UnavailableError
+
+#: Actor and queue of the orchestrator.
+ADVANCE = "advance"
+ORCHESTRATE = "orchestrate"
+
+
+@runtime_checkable
+class Countable(Protocol):
+    """A broker that can say how many messages of a queue wait or are at work."""
+
+    def backlog(self, queue_name: str) -> int: ...
+
+
+@runtime_checkable
+class EnqueuesMany(Protocol):
+    """A broker that stores many (message, delay in milliseconds) in one go."""
+
+    def enqueue_many(self, messages: Iterable[tuple[Message[Any], int | None]]) -> None: ...
+
+
+class DramatiqDispatcher:
+    """Sends through *broker*; neither the actors nor the queues need to be declared here."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    def dispatch(self, steps: Sequence[Dispatch]) -> None:
+        """Send all of these pointers; returns when the broker holds them. Raises UnavailableError."""
+        self._send([(_message(step), _milliseconds(step.delay)) for step in steps])
+
+    def wake(self, execution_ids: Iterable[int]) -> None:
+        """Ask for ``advance`` of these executions; many wakes of one become one."""
+        self._send([(_wake(execution_id), None) for execution_id in dict.fromkeys(execution_ids)])
+
+    def depth(self, queue: str) -> int:
+        """How many messages the broker holds for *queue*, waiting or in flight.
+
+        0 where the broker cannot tell: then whatever seems lost is sent again, which is harmless.
+        Raises UnavailableError.
+        """
+        if not isinstance(self._broker, Countable):
+            return 0
+        with _translated():
+            return self._broker.backlog(queue)
+
+    def _send(self, messages: list[tuple[Message[Any], int | None]]) -> None:
+        with _translated():
+            if isinstance(self._broker, EnqueuesMany):
+                self._broker.enqueue_many(messages)
+                return
+            for message, delay in messages:
+                self._broker.enqueue(message, delay=delay)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except BrokerConnectionError as exc:
+        raise UnavailableError(
+            str(exc), remedy="nothing is lost, the sweeper sends again from the log"
+        ) from exc
+
+
+def _message(step: Dispatch) -> Message[Any]:
+    # The id is random, so that a broker which drops repeated ids never takes a pointer sent again
+    # for the first one; the nonce is kept for people who read messages.
+    options = {"nonce": step.nonce} if step.nonce else {}
+    return Message(step.queue, step.tool, tuple(step.pointer), {}, options)
+
+
+def _wake(execution_id: int) -> Message[Any]:
+    return Message(ORCHESTRATE, ADVANCE, (execution_id,), {}, {"coalesce_key": str(execution_id)})
+
+
+def _milliseconds(delay: float) -> int | None:
+    return round(delay * 1000) if delay > 0 else None

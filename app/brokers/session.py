@@ -1,0 +1,159 @@
+"""What one process shares with NATS: a bridge, a publisher, and the pullers of its queues."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+from uuid import uuid4
+
+from nats.aio.client import Client
+from nats.js import api
+from nats.js.errors import NotFoundError
+
+from app.brokers.bridge import Bridge
+from app.brokers.publisher import Publisher
+from app.brokers.puller import Puller
+from app.brokers.streams import Streams
+
+T = TypeVar("T")
+
+
+class QueueDepth(NamedTuple):
+    """How many messages a queue has.
+
+    ``waiting``: never delivered; ``held``: delivered and not ended, so at work, or given back and
+    not fetched again yet; ``delayed``: not due.
+    """
+
+    waiting: int
+    held: int
+    delayed: int
+
+    @property
+    def total(self) -> int:
+        return self.waiting + self.held + self.delayed
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a broker talks to its server. Times in seconds."""
+
+    url: str
+    streams: Streams
+    publish_timeout: float
+
+
+class Session:
+    """The connection of one process; opens nothing until it is used."""
+
+    def __init__(self, options: Options) -> None:
+        self._streams = options.streams
+        self._timeout = options.publish_timeout
+        self._pullers: list[Puller] = []
+        # Of this process: a forked child that went on with its parent's numbers would lose messages
+        # to the server's dropping of repeated ids.
+        self._name, self._numbers = uuid4().hex[:16], itertools.count()
+        name = f"{options.streams.subjects.prefix}-{os.getpid()}"
+        self.bridge = Bridge(options.url, name=name)
+        self.publisher = Publisher(self.bridge, options.streams, timeout=self._timeout)
+
+    def unique(self) -> str:
+        """A name that no other message of any process gets."""
+        return f"{self._name}-{next(self._numbers)}"
+
+    def pull(self, queue: str, *, prefetch: int) -> Puller:
+        """Begin to fetch from *queue*; stop and retire the puller when done."""
+        puller = Puller(self.bridge, self._streams, queue, prefetch=prefetch)
+        self._pullers.append(puller)
+        puller.start()
+        return puller
+
+    def retire(self, puller: Puller) -> None:
+        """Let go of a stopped puller; what its workers still do stays alive."""
+        if puller in self._pullers:
+            self._pullers.remove(puller)
+            self.bridge.post(puller.retire)
+
+    def stop_pulling(self) -> None:
+        """Fetch no more, on any queue, and give back what waits in our buffers."""
+        for puller in list(self._pullers):
+            puller.stop()
+
+    def purge(self, queues: Iterable[str]) -> None:
+        """Drop all messages of these queues, the delayed ones included."""
+
+        async def purge(client: Client) -> None:
+            js, subjects = client.jetstream(), self._streams.subjects
+            for queue in queues:
+                await js.purge_stream(subjects.stream(queue), subject=subjects.everything(queue))
+
+        self._ask(purge)
+
+    def depth(self, queue: str) -> QueueDepth:
+        """Count the messages of *queue*. Lists the delayed ones, so it costs by their number."""
+        subjects = self._streams.subjects
+
+        async def depth(client: Client) -> QueueDepth:
+            js = client.jetstream()
+            info = await js.stream_info(subjects.stream(queue), subjects.everything(queue))
+            counts = info.state.subjects or {}
+            at = subjects.delayed(queue, "")
+            delayed = sum(count for name, count in counts.items() if name.startswith(at))
+            stored = sum(counts.values()) - delayed
+            try:
+                consumer = await js.consumer_info(subjects.stream(queue), subjects.durable(queue))
+            except NotFoundError:
+                return QueueDepth(stored, 0, delayed)
+            return QueueDepth(consumer.num_pending, consumer.num_ack_pending, delayed)
+
+        return self._ask(depth) or QueueDepth(0, 0, 0)
+
+    def waiting(self, queue: str) -> int:
+        """How many messages of *queue* were never delivered. One cheap question."""
+        consumer = self._consumer(queue)
+        return self.depth(queue).waiting if consumer is None else int(consumer.num_pending or 0)
+
+    def backlog(self, queue: str) -> int:
+        """How many messages of *queue* wait or are at work. One cheap question."""
+        consumer = self._consumer(queue)
+        if consumer is None:
+            return self.depth(queue).waiting
+        return int(consumer.num_pending or 0) + int(consumer.num_ack_pending or 0)
+
+    def _consumer(self, queue: str) -> api.ConsumerInfo | None:
+        """What the server says of the queue's consumer; None while no worker ever asked for one."""
+        subjects = self._streams.subjects
+
+        async def info(client: Client) -> api.ConsumerInfo:
+            found: api.ConsumerInfo = await client.jetstream().consumer_info(
+                subjects.stream(queue), subjects.durable(queue)
+            )
+            return found
+
+        return self._ask(info)
+
+    def flush(self) -> None:
+        """Wait until the server has read all that was acknowledged and given back."""
+        if self.bridge.client is not None:
+            self.bridge.flush()
+
+    def close(self) -> None:
+        """Give back whatever is left and close the connection. Final."""
+        for puller in self._pullers:
+            puller.stop()
+            self.bridge.post(puller.abandon)
+        self.bridge.close()
+
+    def _ask(self, work: Callable[[Client], Coroutine[Any, Any, T]]) -> T | None:
+        """The answer, or None where the stream or consumer is not there (yet, or any more)."""
+
+        async def ask(client: Client) -> T | None:
+            try:
+                return await work(client)
+            except NotFoundError:
+                return None
+
+        return self.bridge.call(ask, timeout=self._timeout)

@@ -1,0 +1,228 @@
+"""Playbooks in the catalog: ``register``, ``catalog list|get|register``, ``list``, ``validate``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from app.cli.executions import executions
+from app.cli.output import print_json, table
+from app.cli.pools import pools
+from app.cli.session import Commands, Failure, Session, api_options, json_option, pass_session
+from app.errors import CallboardError, InvalidPlaybookError
+
+if TYPE_CHECKING:
+    from app.client import Client
+
+SUFFIXES = frozenset({".yaml", ".yml"})
+FilePath = click.Path(path_type=Path, exists=True)
+
+
+@click.group(cls=Commands)
+def catalog() -> None:
+    """Register and look up playbooks."""
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  callboard register -f playbook.yaml
+  callboard register -d playbooks
+  callboard register playbook -f playbook.yaml     the same, as NoETL writes it"""
+)
+@click.argument("words", nargs=-1, metavar="[playbook] [FILE]")
+@click.option("-f", "--file", type=FilePath, help="one playbook")
+@click.option("-d", "--directory", type=FilePath, help="all of a folder and those below it")
+@json_option
+@api_options
+@pass_session
+def register(
+    session: Session,
+    *,
+    words: tuple[str, ...],
+    file: Path | None,
+    directory: Path | None,
+    as_json: bool,
+) -> None:
+    """Check playbooks and store each as the next version of its path."""
+    words = words[1:] if words and words[0] == "playbook" else words
+    places = [place for place in (file, directory, *map(Path, words)) if place is not None]
+    if len(places) != 1:
+        raise click.UsageError("give one of -f FILE, -d FOLDER")
+    _register(session, places[0], as_json=as_json)
+
+
+@catalog.command("register", epilog="\b\nExample:\n  callboard catalog register playbook.yaml")
+@click.argument("file", type=FilePath)
+@json_option
+@api_options
+@pass_session
+def catalog_register(session: Session, file: Path, as_json: bool) -> None:
+    """Check FILE (or all of a folder) and store it as the next version of its path."""
+    _register(session, file, as_json=as_json)
+
+
+def _register(session: Session, place: Path, *, as_json: bool) -> None:
+    """One after the other; what is wrong with one does not keep the others out."""
+    done: list[dict[str, Any]] = []
+    problems: list[str] = []
+    with session.client() as client:
+        for path in _playbooks(place):
+            try:
+                answer = client.register(_text(path)).model_dump()
+            except InvalidPlaybookError as exc:
+                problems.append(str(InvalidPlaybookError(exc.findings, source=str(path))))
+                continue
+            done.append({"file": str(path), **answer})
+            if not as_json:
+                click.echo(f"{path}: registered {answer['path']} version {answer['version']}")
+    if as_json:
+        print_json(done if place.is_dir() else done[0] if done else None)
+    if problems:
+        raise Failure("\n".join(problems))
+
+
+@catalog.command(
+    "list",
+    epilog="""\b
+Examples:
+  callboard catalog list
+  callboard catalog list Playbook --json""",
+)
+@click.argument("kind", required=False)
+@click.option("--path", help="every version of this one")
+@json_option
+@api_options
+@pass_session
+def catalog_list(session: Session, kind: str | None, path: str | None, as_json: bool) -> None:
+    """What is registered: the newest version of each path."""
+    _list(session, kind, path, as_json=as_json)
+
+
+def _list(session: Session, kind: str | None, path: str | None, *, as_json: bool) -> None:
+    with session.client() as client:
+        entries = client.catalog_list(kind, path=path)
+    if as_json:
+        print_json({"entries": entries})
+        return
+    rows = [
+        (row["path"], row["version"], row["kind"], row["created_at"][:19].replace("T", " "))
+        for row in entries
+    ]
+    click.echo(table(rows, ("path", "version", "kind", "registered")))
+
+
+@catalog.command("get", epilog="\b\nExample:\n  callboard catalog get examples/flights > copy.yaml")
+@click.argument("path")
+@click.option("-V", "--version", type=click.IntRange(1), help="default: the newest")
+@json_option
+@api_options
+@pass_session
+def catalog_get(session: Session, path: str, version: int | None, as_json: bool) -> None:
+    """The YAML registered as PATH."""
+    with session.client() as client:
+        entry = client.catalog_get(path, version=version)
+    if as_json:
+        print_json(entry)
+    else:
+        click.echo(entry["content"], nl=not entry["content"].endswith("\n"))
+
+
+@click.command(
+    "list",
+    epilog="\b\nExamples:\n  callboard list executions\n  callboard list playbooks\n  callboard list pools",
+)
+@click.argument("what", default="executions")
+@json_option
+@api_options
+@click.pass_context
+def list_(ctx: click.Context, what: str, as_json: bool) -> None:
+    """List executions, pools, or the resources of a kind (playbooks)."""
+    if what in {"execution", "executions"}:
+        ctx.invoke(executions, limit=20, as_json=as_json)
+    elif what in {"pool", "pools", "workers"}:
+        ctx.invoke(pools, as_json=as_json)
+    else:
+        _list(ctx.ensure_object(Session), what, None, as_json=as_json)
+
+
+@click.command(
+    epilog="\b\nExamples:\n  callboard validate playbook.yaml\n  callboard validate playbooks"
+)
+@click.argument("places", nargs=-1, required=True, type=FilePath, metavar="FILE|FOLDER…")
+@click.option("--remote", is_flag=True, help="ask the server, which may have other tools")
+@json_option
+@api_options
+@pass_session
+def validate(session: Session, places: tuple[Path, ...], remote: bool, as_json: bool) -> None:
+    """Check playbooks without storing or running them. Exit code 1 where one cannot run."""
+    files = [path for place in places for path in _playbooks(place)]
+    if remote:
+        with session.client() as client:
+            found = {path: _asked(client, path) for path in files}
+    else:
+        found = {path: _checked(session, path) for path in files}
+    if as_json:
+        print_json(
+            [
+                {"file": str(path), "valid": not findings, "findings": findings}
+                for path, findings in found.items()
+            ]
+        )
+    else:
+        for path, findings in found.items():
+            click.echo(f"{path}: {'not valid' if findings else 'valid'}")
+            for finding in findings:
+                click.echo(f"  {_finding_text(finding)}")
+    wrong = sum(bool(findings) for findings in found.values())
+    if wrong:
+        raise Failure(f"{wrong} of {len(found)} cannot run as written")
+
+
+def _asked(client: Client, path: Path) -> list[dict[str, Any]]:
+    findings: list[dict[str, Any]] = client.validate(_text(path))["findings"]
+    return findings
+
+
+def _checked(session: Session, path: Path) -> list[dict[str, Any]]:
+    from dataclasses import asdict
+
+    from app.engine.parse import parse
+    from app.wiring import ToolKinds
+
+    try:
+        parse(_text(path), ToolKinds(), name=str(path), max_bytes=session.settings.playbook_bytes)
+    except InvalidPlaybookError as exc:
+        return [asdict(finding) for finding in exc.findings]
+    except CallboardError as exc:
+        return [{"code": exc.code, "message": exc.message, "suggestion": exc.remedy}]
+    return []
+
+
+def _finding_text(row: dict[str, Any]) -> str:
+    from app.errors import Finding
+
+    return str(Finding(**row))
+
+
+def _playbooks(place: Path) -> Iterator[Path]:
+    """*place* itself, or the YAML files in and below it, in order. Raises ``Failure`` for none."""
+    if not place.is_dir():
+        if not place.exists():
+            raise Failure(f"there is no file {place}")
+        yield place
+        return
+    found = sorted(path for path in place.rglob("*") if path.suffix in SUFFIXES)
+    if not found:
+        raise Failure(f"there is no .yaml file in {place}")
+    yield from found
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (UnicodeDecodeError, OSError) as exc:
+        raise Failure(f"{path} cannot be read as text: {exc}") from exc

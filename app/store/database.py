@@ -1,0 +1,161 @@
+"""The connections of one process to Postgres: a pool, sensible timeouts, errors in our words."""
+
+from __future__ import annotations
+
+import re
+import select
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.types.json import set_json_loads
+from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
+from sqlalchemy.exc import DisconnectionError
+
+from app.store import encoding
+from app.store.failures import translated
+
+#: Seconds to wait for a free connection of the pool.
+POOL_TIMEOUT = 10
+
+#: What a URL does not say itself: give up on a dead network within seconds, not hours.
+_NETWORK: dict[str, Any] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+#: What every session is set to, whatever the server's defaults are.
+_SESSION = {
+    "default_transaction_isolation": "read committed",
+    "timezone": "UTC",
+    "lock_timeout": "10s",
+    "statement_timeout": "60s",
+    "idle_in_transaction_session_timeout": "60s",
+    # Each statement has one right plan, through an index made for it. Postgres shall make it once
+    # (planning costs more than running it), and not be misled by a table that is small as yet.
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+}
+_SETTINGS = "SELECT " + ", ".join(f"set_config('{k}', '{v}', false)" for k, v in _SESSION.items())
+
+
+_DRIVER = re.compile(r"^postgres(ql)?(\+\w+)?://")
+
+
+def libpq_url(url: str) -> str:
+    """*url* as libpq reads it: ``postgres://`` and SQLAlchemy's ``postgresql+driver://`` too."""
+    return _DRIVER.sub("postgresql://", url)
+
+
+class Database:
+    """A pool of connections to the database at *url*; connects on first use, never at creation.
+
+    Every method raises ``UnavailableError`` where Postgres does not answer or all connections are
+    busy, and works again as soon as it does: a connection that died is noticed and replaced.
+    """
+
+    def __init__(
+        self, url: str, *, pool_size: int = 8, application_name: str = "callboard"
+    ) -> None:
+        self._url = libpq_url(url)
+        self._application_name = application_name
+        self._engine = create_engine(
+            "postgresql+psycopg://",
+            creator=self._open,
+            poolclass=QueuePool,
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=POOL_TIMEOUT,
+            pool_use_lifo=True,
+            isolation_level="AUTOCOMMIT",
+            use_native_hstore=False,
+            json_serializer=_json_text,
+            json_deserializer=encoding.loads,
+        )
+        self._transactions: Engine = self._engine.execution_options(
+            isolation_level="READ COMMITTED"
+        )
+        event.listen(self._engine, "checkout", _refuse_dead)
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """A SQLAlchemy connection in a transaction, committed on leaving."""
+        with translated(), self._transactions.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """A SQLAlchemy connection on which every statement is a transaction: one round trip."""
+        with translated(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def raw(self) -> Iterator[psycopg.Connection[Any]]:
+        """A psycopg connection in autocommit mode; what is left uncommitted is rolled back."""
+        with translated():
+            borrowed = self._engine.raw_connection()
+            connection: psycopg.Connection[Any] = borrowed.driver_connection  # type: ignore[assignment]  # typed as Any-or-None; a connection just borrowed is there
+            try:
+                yield connection
+            finally:
+                if connection.closed:
+                    borrowed.invalidate()
+                # Returning resets it: the pool rolls back what is still open.
+                borrowed.close()
+
+    def ping(self) -> None:
+        """Return if Postgres answers."""
+        with self.raw() as connection:
+            connection.execute("SELECT 1")
+
+    def close(self) -> None:
+        """Close every connection that is not in use."""
+        self._engine.dispose()
+
+    def _open(self) -> psycopg.Connection[Any]:
+        parameters = {
+            "application_name": self._application_name,
+            **_NETWORK,
+            **conninfo_to_dict(self._url),
+        }
+        connection = psycopg.connect(**parameters, autocommit=True)
+        try:
+            connection.execute(_SETTINGS)
+        except BaseException:
+            connection.close()
+            raise
+        set_json_loads(encoding.loads, connection)
+        return connection
+
+
+def _json_text(value: Any) -> str:
+    return encoding.dumps(value).decode()
+
+
+def _refuse_dead(connection: Any, _record: Any, _borrowed: Any) -> None:
+    """Have the pool replace a connection that the server closed while nobody used it.
+
+    An idle connection has nothing to say: bytes (or the end) waiting on its socket are a farewell.
+    Asking the socket costs a microsecond, asking the server ("pre-ping") a round trip.
+    """
+    if connection.closed or _readable(connection.fileno()):
+        raise DisconnectionError("the server closed this connection")
+
+
+if sys.platform == "win32":
+
+    def _readable(descriptor: int) -> bool:
+        return bool(select.select([descriptor], [], [], 0)[0])
+
+else:
+
+    def _readable(descriptor: int) -> bool:
+        # select() cannot look at descriptors above 1023.
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(0))

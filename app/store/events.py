@@ -1,0 +1,299 @@
+"""The event log on Postgres: append under the execution's lock, read by seq."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import psycopg
+
+from app.engine.events import EXECUTION_ENDS, Entry, ExecutionStarted, StepKey, event_from
+from app.engine.ports import (
+    AttemptState,
+    Draft,
+    ExecutionFilter,
+    ExecutionSummary,
+    LogTransaction,
+    Pointer,
+)
+from app.store import encoding, listing, statements
+from app.store.database import Database
+from app.store.failures import translation
+from app.store.keys import duplicate, not_locked
+from app.store.rows import END_OF, RUNNING, STATUS, Row, row_of, stored_event
+from app.store.tables import KEYS
+
+Connection = psycopg.Connection[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """Where an execution stands. Read under its lock, so nobody else can change it."""
+
+    seq: int
+    status: str | None
+    catalog_id: int | None
+    parent_execution_id: int | None
+
+    def after(self, drafts: Sequence[Draft]) -> _Head:
+        """Where it stands when *drafts* are appended."""
+        head = replace(self, seq=self.seq + len(drafts))
+        for draft in drafts:
+            event = draft.event
+            if isinstance(event, ExecutionStarted):
+                parent = event.parent_execution_id
+                head = _Head(head.seq, RUNNING, event.catalog_id, parent)
+            elif event.type in EXECUTION_ENDS and head.status is not None:
+                head = replace(head, status=STATUS[event.type])
+        return head
+
+
+class PostgresTransaction:
+    """An open transaction that holds the locks of its executions; see ``LogTransaction``."""
+
+    def __init__(self, connection: Connection, heads: dict[int, _Head]) -> None:
+        self.connection = connection
+        self._heads = heads
+        self._wrote = False
+        self._lost: Exception | None = None
+
+    def read(self, execution_id: int, *, after: int = 0) -> list[Entry]:
+        self._refuse_if_lost()
+        return _read(self.connection, execution_id, after=after)
+
+    def last_seq(self, execution_id: int) -> int:
+        return self._head(execution_id).seq
+
+    def ended(self, execution_ids: Iterable[int]) -> dict[int, str]:
+        states = {i: self._head(i).status for i in execution_ids}
+        return {i: END_OF[status] for i, status in states.items() if status in END_OF}
+
+    def attempts(
+        self, keys: Iterable[tuple[int, StepKey]]
+    ) -> dict[tuple[int, StepKey], AttemptState]:
+        self._refuse_if_lost()
+        wanted = list(dict.fromkeys(keys))
+        columns = [(execution_id, *key) for execution_id, key in wanted]
+        if not wanted:
+            return {}
+        rows = self.connection.execute(
+            statements.ATTEMPTS, [list(column) for column in zip(*columns, strict=True)]
+        )
+        return {key: _attempt_state(row) for key, row in zip(wanted, rows, strict=True)}
+
+    def append(self, execution_id: int, drafts: Sequence[Draft]) -> list[Entry]:
+        head = self._head(execution_id)
+        if not drafts:
+            return []
+        rows = [row_of(seq, draft) for seq, draft in enumerate(drafts, head.seq + 1)]
+        after = head.after(drafts)
+        with self._losing(execution_id):
+            stored = self._insert(execution_id, after, rows)
+        self._heads[execution_id] = after
+        self._wrote = True
+        return [
+            Entry(execution_id, row.seq, stored_event(draft.event, row), *stored[row.seq])
+            for draft, row in zip(drafts, rows, strict=True)
+        ]
+
+    def store_value(self, execution_id: int, name: str, value: Any, *, source_step: str) -> None:
+        self._head(execution_id)
+        text = encoding.dumps(value).decode()
+        with self._losing(execution_id):
+            self.connection.execute(statements.STORE_VALUE, [execution_id, name, text, source_step])
+        self._wrote = True
+
+    def finish(self) -> None:
+        """Commit, or say again what lost the transaction where earlier writes were lost with it."""
+        if self._lost is None:
+            self.connection.execute(statements.COMMIT, prepare=False)
+        elif self._wrote:
+            raise self._lost
+
+    @contextmanager
+    def _losing(self, execution_id: int) -> Iterator[None]:
+        """Remember what Postgres refused: it would answer a later COMMIT by rolling back."""
+        try:
+            yield
+        except psycopg.errors.UniqueViolation as exc:
+            self._lost = duplicate(KEYS[exc.diag.constraint_name or ""], execution_id)
+            raise self._lost from exc
+        except psycopg.Error as exc:
+            self._lost = translation(exc)
+            raise self._lost from exc
+
+    def _refuse_if_lost(self) -> None:
+        if self._lost is not None:
+            raise self._lost
+
+    def _head(self, execution_id: int) -> _Head:
+        self._refuse_if_lost()
+        try:
+            return self._heads[execution_id]
+        except KeyError:
+            raise not_locked(execution_id) from None
+
+    def _insert(self, execution_id: int, head: _Head, rows: list[Row]) -> dict[int, Any]:
+        """Insert *rows*, and the projection's row along with the first and the last event."""
+        columns = (list(column) for column in zip(*rows, strict=True))
+        parameters = [execution_id, head.catalog_id, head.parent_execution_id, *columns]
+        marks = [row for row in rows if row.type in _PROJECTED]
+        if not marks:
+            cursor = self.connection.execute(statements.INSERT, parameters)
+            return {seq: identity for seq, *identity in cursor}
+        with self.connection.pipeline():
+            cursor = self.connection.execute(statements.INSERT, parameters)
+            for row in marks:
+                self.connection.execute(_PROJECTED[row.type], {"id": execution_id, "seq": row.seq})
+        return {seq: identity for seq, *identity in cursor}
+
+
+class PostgresLog:
+    """The append-only truth in Postgres; see ``EventLog``."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @contextmanager
+    def transaction(
+        self, execution_ids: Iterable[int], *, durable: bool = True
+    ) -> Iterator[LogTransaction]:
+        ids = sorted(set(execution_ids))
+        with self._database.raw() as connection:
+            # One round trip; each statement still takes a snapshot of its own, so what HEADS
+            # reads includes whatever the previous holder of the lock committed.
+            with connection.pipeline():
+                connection.execute(statements.BEGIN, prepare=False)
+                if not durable:
+                    connection.execute(statements.NOT_DURABLE, prepare=False)
+                connection.execute(statements.LOCK, [ids])
+                heads = connection.execute(statements.HEADS, [ids])
+            opened = PostgresTransaction(connection, {i: _Head(*rest) for i, *rest in heads})
+            # Left by an error, the connection rolls back when it is returned.
+            yield opened
+            opened.finish()
+
+    def read(
+        self,
+        execution_id: int,
+        *,
+        after: int = 0,
+        limit: int | None = None,
+        types: Sequence[str] | None = None,
+        newest_first: bool = False,
+    ) -> list[Entry]:
+        with self._database.raw() as connection:
+            return _read(
+                connection,
+                execution_id,
+                after=after,
+                limit=limit,
+                types=types,
+                newest_first=newest_first,
+            )
+
+    def entries(self, seqs: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Entry]:
+        wanted = sorted(set(seqs))
+        if not wanted:
+            return {}
+        ids, numbers = zip(*wanted, strict=True)
+        with self._database.raw() as connection:
+            found = _entries(connection.execute(statements.ENTRIES, [list(ids), list(numbers)]))
+        return {(entry.execution_id, entry.seq): entry for entry in found}
+
+    def iterations(self, execution_id: int, step: str, visit: int) -> list[Entry]:
+        with self._database.raw() as connection:
+            return _entries(connection.execute(statements.ITERATIONS, [execution_id, step, visit]))
+
+    def values(self, execution_id: int, names: Iterable[str]) -> dict[str, Any]:
+        with self._database.raw() as connection:
+            return dict(connection.execute(statements.VALUES, [execution_id, list(names)]))
+
+    def count(self, execution_id: int) -> int:
+        with self._database.raw() as connection:
+            row = connection.execute(statements.COUNT, [execution_id]).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def summary(self, execution_id: int) -> ExecutionSummary | None:
+        return listing.summary(self._database, execution_id)
+
+    def executions(self, query: ExecutionFilter) -> list[ExecutionSummary]:
+        return listing.executions(self._database, query)
+
+    def count_by_status(self) -> dict[str, int]:
+        return listing.count_by_status(self._database)
+
+    def open_executions(self, *, limit: int = 1000, after: int = 0) -> list[int]:
+        return listing.open_executions(self._database, limit=limit, after=after)
+
+    def unclaimed(self, *, older_than: float, limit: int = 1000) -> list[tuple[Pointer, str, str]]:
+        with self._database.raw() as connection:
+            rows = connection.execute(statements.UNCLAIMED, [older_than, limit], prepare=False)
+            return [(Pointer(*key), tool, queue) for *key, tool, queue in rows]
+
+    def abandoned(self, *, lease: float, limit: int = 1000) -> list[tuple[Pointer, str]]:
+        parameters = {"lease": lease, "limit": limit}
+        with self._database.raw() as connection:
+            rows = connection.execute(statements.ABANDONED, parameters, prepare=False)
+            return [(Pointer(*key), worker) for *key, worker in rows]
+
+
+#: The statement that keeps the projection in step with an event of this type.
+_PROJECTED = {
+    "execution.started": statements.OPEN_EXECUTION,
+    **dict.fromkeys(EXECUTION_ENDS, statements.CLOSE_EXECUTION),
+}
+
+
+def _read(
+    connection: Connection,
+    execution_id: int,
+    *,
+    after: int = 0,
+    limit: int | None = None,
+    types: Sequence[str] | None = None,
+    newest_first: bool = False,
+) -> list[Entry]:
+    sql = [statements.READ]
+    if after:
+        sql.append("AND e.seq < %(after)s" if newest_first else "AND e.seq > %(after)s")
+    if types is not None:
+        sql.append("AND e.type = ANY(%(types)s)")
+    sql.append("ORDER BY e.seq DESC" if newest_first else "ORDER BY e.seq")
+    if limit is not None:
+        sql.append("LIMIT %(limit)s")
+    parameters = {
+        "id": execution_id,
+        "after": after,
+        "types": list(types or ()),
+        "limit": limit,
+    }
+    return _entries(connection.execute(" ".join(sql), parameters))
+
+
+def _entries(rows: Iterable[tuple[Any, ...]]) -> list[Entry]:
+    return [_entry(*row) for row in rows]
+
+
+def _entry(*values: Any) -> Entry:
+    row = Row(*values[: len(Row._fields)])
+    event_id, at, execution_id = values[len(Row._fields) :]
+    event = event_from(row.type, row._asdict(), row.payload)  # type: ignore[arg-type]  # psycopg decoded it
+    return Entry(execution_id, row.seq, event, event_id, at)
+
+
+def _attempt_state(row: tuple[Any, ...]) -> AttemptState:
+    attempt, queue, scheduled_seq, started_by, started_key, fenced, ended, ended_key = row
+    return AttemptState(
+        attempt=attempt or 0,
+        queue=queue or "",
+        scheduled_seq=scheduled_seq or 0,
+        started_by=started_by,
+        started_key=started_key,
+        fenced=fenced,
+        ended=ended,
+        ended_key=ended_key,
+    )

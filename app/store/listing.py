@@ -1,0 +1,101 @@
+"""Lists of executions, read from their projection ``noetl.execution``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, func, select, tuple_
+
+from app.engine.ports import ExecutionFilter, ExecutionSummary
+from app.store.database import Database
+from app.store.ids import MAX_ID, first_id_at
+from app.store.rows import RUNNING
+from app.store.tables import execution as e
+
+_SUMMARY = select(
+    e.c.execution_id,
+    e.c.catalog_id,
+    e.c.path,
+    e.c.version,
+    e.c.status,
+    e.c.started_at,
+    e.c.ended_at,
+    e.c.error,
+    e.c.parent_execution_id,
+)
+
+
+def summary(database: Database, execution_id: int) -> ExecutionSummary | None:
+    """The row of that execution."""
+    with database.connect() as connection:
+        row = connection.execute(_SUMMARY.where(e.c.execution_id == execution_id)).one_or_none()
+    return None if row is None else ExecutionSummary(*row)
+
+
+def executions(database: Database, query: ExecutionFilter) -> list[ExecutionSummary]:
+    """The rows that match, newest first."""
+    with database.connect() as connection:
+        return [ExecutionSummary(*row) for row in connection.execute(statement(query))]
+
+
+def statement(query: ExecutionFilter) -> Select[Any]:
+    """The SQL of a list: one stretch of one index, read backwards.
+
+    Every condition on time is one on the id. The stretch is written as a comparison of rows and
+    not as equalities, because only the index that begins with these very columns can serve that;
+    with equalities Postgres may walk the primary key and filter, which is slow where few rows match.
+    """
+    leading, filters = _leading(query)
+    columns = (*(column for column, _ in leading), e.c.execution_id)
+    values = [value for _, value in leading]
+    after, before = _bounds(query)
+    return (
+        _SUMMARY.where(tuple_(*columns) >= tuple_(*values, after))
+        .where(tuple_(*columns) < tuple_(*values, before))
+        .where(*filters)
+        .order_by(*(column.desc() for column in columns))
+        .limit(query.limit)
+        .offset(query.offset)
+    )
+
+
+def _leading(query: ExecutionFilter) -> tuple[list[tuple[Any, Any]], list[ColumnElement[bool]]]:
+    """The columns before the id in the index to use, with their values; and what is left to filter."""
+    asked = [(e.c.path, query.path), (e.c.status, query.status)]
+    given = [(column, value) for column, value in asked if value is not None]
+    if query.parent_execution_id is None:
+        return given, []
+    # An execution has few children, so these are filtered instead of indexed.
+    parent = (e.c.parent_execution_id, query.parent_execution_id)
+    return [parent], [e.c.parent_execution_id.is_not(None), *(c == v for c, v in given)]
+
+
+def _bounds(query: ExecutionFilter) -> tuple[int, int]:
+    """The lowest id to list, and the one above the highest."""
+    after = 0 if query.started_after is None else first_id_at(query.started_after)
+    before = [MAX_ID]
+    if query.started_before is not None:
+        before.append(first_id_at(query.started_before))
+    if query.before is not None:
+        before.append(query.before)
+    return after, min(before)
+
+
+def count_by_status(database: Database) -> dict[str, int]:
+    """How many executions are in each status that occurs."""
+    query = select(e.c.status, func.count().label("total")).group_by(e.c.status)
+    with database.connect() as connection:
+        return {row.status: row.total for row in connection.execute(query)}
+
+
+def open_executions(database: Database, *, limit: int, after: int) -> list[int]:
+    """Ids of running executions above *after*, ascending."""
+    query = (
+        select(e.c.execution_id)
+        .where(tuple_(e.c.status, e.c.execution_id) > tuple_(RUNNING, after))
+        .where(tuple_(e.c.status, e.c.execution_id) < tuple_(RUNNING, MAX_ID))
+        .order_by(e.c.status, e.c.execution_id)
+        .limit(limit)
+    )
+    with database.connect() as connection:
+        return list(connection.execute(query).scalars())

@@ -1,0 +1,268 @@
+"""The ports of the store in dicts: for ``callboard run``, for tests, and as their definition."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from app.engine.events import Entry, StepScheduled
+from app.engine.ports import (
+    CatalogEntry,
+    Clock,
+    ExecutionFilter,
+    ExecutionSummary,
+    LogTransaction,
+    Pointer,
+    RuntimeEntry,
+)
+from app.errors import UnavailableError
+from app.store import encoding
+from app.store.ids import first_id_at
+from app.store.rows import RUNNING
+from app.store.shelf import MemoryTransaction, Shelf
+
+#: Seconds to wait for an execution's lock; Postgres is told to wait as long.
+LOCK_TIMEOUT = 10.0
+
+
+class MemoryRuntime:
+    """Processes that beat, by *clock*; see ``RuntimeRegistry``."""
+
+    def __init__(self, *, clock: Clock = time.time) -> None:
+        self._clock = clock
+        self._guard = threading.Lock()
+        self._entries: dict[tuple[str, str], RuntimeEntry] = {}
+        self._ids = itertools.count(1)
+
+    def beat(self, entry: RuntimeEntry) -> tuple[RuntimeEntry, bool]:
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        with self._guard:
+            known = self._entries.get((entry.kind, entry.name))
+            kept = replace(
+                _own(entry),
+                runtime_id=known.runtime_id if known else next(self._ids),
+                heartbeat=now,
+                created_at=known.created_at if known else now,
+                updated_at=now,
+            )
+            self._entries[entry.kind, entry.name] = kept
+        return _own(kept), known is None
+
+    def remove(self, kind: str, name: str) -> bool:
+        with self._guard:
+            return self._entries.pop((kind, name), None) is not None
+
+    def entries(
+        self, *, kind: str | None = None, status: str | None = None, name: str | None = None
+    ) -> list[RuntimeEntry]:
+        with self._guard:
+            known = [self._entries[key] for key in sorted(self._entries)]
+        return [
+            _own(entry)
+            for entry in known
+            if kind in {None, entry.kind}
+            and status in {None, entry.status}
+            and name in {None, entry.name}
+        ]
+
+    def prune(self, *, older_than: float) -> int:
+        with self._guard:
+            silent = [key for key, e in self._entries.items() if self._silent(e, older_than)]
+            for key in silent:
+                del self._entries[key]
+        return len(silent)
+
+    def beats(self, name: str, *, lease: float) -> bool:
+        """Whether the worker *name* gave a sign of life within *lease* seconds."""
+        with self._guard:
+            entry = self._entries.get(("worker_pool", name))
+            return entry is not None and not self._silent(entry, lease)
+
+    def _silent(self, entry: RuntimeEntry, seconds: float) -> bool:
+        assert entry.heartbeat is not None
+        return self._clock() - entry.heartbeat.timestamp() >= seconds
+
+
+class MemoryLog:
+    """The log in dicts; see ``EventLog``. *runtime* says which workers are alive."""
+
+    def __init__(self, runtime: MemoryRuntime | None = None, *, clock: Clock = time.time) -> None:
+        self._runtime = runtime or MemoryRuntime(clock=clock)
+        self._shelf = Shelf(clock)
+        self._locks: dict[int, threading.Lock] = {}
+
+    @contextmanager
+    def transaction(
+        self,
+        execution_ids: Iterable[int],
+        *,
+        durable: bool = True,  # noqa: ARG002 (nothing here outlives the process)
+    ) -> Iterator[LogTransaction]:
+        ids = sorted(set(execution_ids))
+        with ExitStack() as held:
+            for execution_id in ids:
+                lock = self._locks.setdefault(execution_id, threading.Lock())
+                if not lock.acquire(timeout=LOCK_TIMEOUT):
+                    raise UnavailableError(f"execution {execution_id} is locked for too long")
+                held.callback(lock.release)
+            opened = MemoryTransaction(self._shelf, ids)
+            yield opened
+            opened.finish()
+
+    def read(
+        self,
+        execution_id: int,
+        *,
+        after: int = 0,
+        limit: int | None = None,
+        types: Sequence[str] | None = None,
+        newest_first: bool = False,
+    ) -> list[Entry]:
+        if newest_first:
+            rows = self._shelf.rows(execution_id)
+            rows = rows[: after - 1 if after else None][::-1]
+        else:
+            rows = self._shelf.rows(execution_id, after=after)
+        wanted = (s for s in rows if types is None or s.row.type in types)
+        return [s.entry(execution_id) for s in itertools.islice(wanted, limit)]
+
+    def entries(self, seqs: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Entry]:
+        found = {}
+        for execution_id, seq in seqs:
+            rows = self._shelf.book(execution_id).rows
+            if 0 < seq <= len(rows):
+                found[execution_id, seq] = rows[seq - 1].entry(execution_id)
+        return found
+
+    def iterations(self, execution_id: int, step: str, visit: int) -> list[Entry]:
+        ended = self._shelf.iterations(execution_id, step, visit)
+        return [ended[iteration].entry(execution_id) for iteration in sorted(ended)]
+
+    def values(self, execution_id: int, names: Iterable[str]) -> dict[str, Any]:
+        kept = self._shelf.book(execution_id).values
+        return {name: encoding.loads(kept[name]) for name in names if name in kept}
+
+    def count(self, execution_id: int) -> int:
+        return len(self._shelf.book(execution_id).rows)
+
+    def summary(self, execution_id: int) -> ExecutionSummary | None:
+        return self._shelf.book(execution_id).summary
+
+    def executions(self, query: ExecutionFilter) -> list[ExecutionSummary]:
+        found = [row for row in self._shelf.summaries() if _matches(row, query)]
+        found.sort(key=lambda row: row.execution_id, reverse=True)
+        return found[query.offset : query.offset + query.limit]
+
+    def count_by_status(self) -> dict[str, int]:
+        return dict(Counter(row.status for row in self._shelf.summaries()))
+
+    def open_executions(self, *, limit: int = 1000, after: int = 0) -> list[int]:
+        rows = self._shelf.summaries()
+        running = sorted(row.execution_id for row in rows if row.status == RUNNING)
+        return [i for i in running if i > after][:limit]
+
+    def unclaimed(self, *, older_than: float, limit: int = 1000) -> list[tuple[Pointer, str, str]]:
+        found = []
+        latest = self._shelf.now() - timedelta(seconds=older_than)
+        for execution_id, key, state, rows in self._shelf.running():
+            if not state.attempt or state.started_by or state.fenced or state.ended:
+                continue
+            stored = next(s for s in rows if s.row.seq == state.scheduled_seq)
+            event = stored.entry(execution_id).event
+            assert isinstance(event, StepScheduled)
+            due = max(stored.at.timestamp(), event.not_before or 0.0)
+            if due <= latest.timestamp():
+                pointer = Pointer(execution_id, *key, state.attempt)
+                found.append((pointer, event.tool, event.queue))
+        return found[:limit]
+
+    def abandoned(self, *, lease: float, limit: int = 1000) -> list[tuple[Pointer, str]]:
+        found = []
+        latest = self._shelf.now() - timedelta(seconds=lease)
+        for execution_id, key, state, rows in self._shelf.running():
+            worker = state.started_by
+            if worker is None or state.fenced or state.ended:
+                continue
+            claim = next(
+                s for s in reversed(rows) if s.row.type == "step.started" and s.row.worker == worker
+            )
+            if claim.at <= latest and not self._runtime.beats(worker, lease=lease):
+                found.append((Pointer(execution_id, *key, state.attempt), worker))
+        return found[:limit]
+
+
+class MemoryCatalog:
+    """Resources in a list; see ``Catalog``."""
+
+    def __init__(self, *, clock: Clock = time.time) -> None:
+        self._clock = clock
+        self._guard = threading.Lock()
+        self._entries: list[CatalogEntry] = []
+
+    def add(self, path: str, kind: str, content: str, *, meta: Mapping[str, Any]) -> CatalogEntry:
+        encoding.dumps((path, kind, content))
+        with self._guard:
+            entry = CatalogEntry(
+                catalog_id=len(self._entries) + 1,
+                path=path,
+                version=1 + sum(known.path == path for known in self._entries),
+                kind=kind,
+                content=content,
+                meta=_copy(meta),
+                created_at=datetime.fromtimestamp(self._clock(), UTC),
+            )
+            self._entries.append(entry)
+        return _given(entry)
+
+    def get(self, catalog_id: int) -> CatalogEntry | None:
+        found = [e for e in self._all() if e.catalog_id == catalog_id]
+        return _given(found[0]) if found else None
+
+    def find(self, path: str, version: int | None = None) -> CatalogEntry | None:
+        found = [e for e in self._all() if e.path == path and version in {None, e.version}]
+        return _given(found[-1]) if found else None
+
+    def entries(
+        self, *, kind: str | None = None, path: str | None = None, limit: int = 1000
+    ) -> list[CatalogEntry]:
+        if path is None:
+            newest = {entry.path: entry for entry in self._all()}
+            found = [newest[name] for name in sorted(newest)]
+        else:
+            found = [entry for entry in self._all() if entry.path == path]
+        return [_given(entry) for entry in found if kind in {None, entry.kind}][:limit]
+
+    def _all(self) -> list[CatalogEntry]:
+        with self._guard:
+            return list(self._entries)
+
+
+def _matches(row: ExecutionSummary, query: ExecutionFilter) -> bool:
+    after, before = query.started_after, query.started_before
+    return (
+        query.status in {None, row.status}
+        and query.path in {None, row.path}
+        and query.parent_execution_id in {None, row.parent_execution_id}
+        and (after is None or row.execution_id >= first_id_at(after))
+        and (before is None or row.execution_id < first_id_at(before))
+        and (query.before is None or row.execution_id < query.before)
+    )
+
+
+def _copy(value: Any) -> Any:
+    return encoding.loads(encoding.dumps(value))
+
+
+def _own(entry: RuntimeEntry) -> RuntimeEntry:
+    return replace(entry, labels=_copy(entry.labels), runtime=_copy(entry.runtime))
+
+
+def _given(entry: CatalogEntry) -> CatalogEntry:
+    return entry._replace(meta=_copy(entry.meta))

@@ -1,0 +1,184 @@
+"""The SQL of the log. Written out where its plan matters more than its looks.
+
+Every look-up of a step key goes through the partial index of its unique key, one row each, so its
+cost does not grow with the length of the execution. LATERAL with LIMIT is what keeps the planner
+to that: it cannot turn such a join around into a scan, whatever statistics say. They are missing
+or stale exactly when an execution grows fast.
+"""
+
+# ruff: noqa: S608 (every part put into these texts is a constant of ours; values are parameters)
+
+from __future__ import annotations
+
+from app.engine.events import STEP_ENDS
+from app.store.rows import FENCES
+
+
+def _list(types: tuple[str, ...]) -> str:
+    return ", ".join(f"'{name}'" for name in types)
+
+
+_COLUMNS = """e.seq, e.type, e.step, e.visit, e.iteration, e.attempt, e.worker, e.status, e.error,
+    e.duration_ms, e.idempotency_key, e.payload, e.event_id, e.created_at, e.execution_id"""
+
+BEGIN = "BEGIN"
+COMMIT = "COMMIT"
+NOT_DURABLE = "SET LOCAL synchronous_commit = off"
+
+# A volatile function in the select list runs after the sort: locks are taken in ascending order.
+LOCK = "SELECT pg_advisory_xact_lock(id) FROM unnest(%s::bigint[]) AS k(id) ORDER BY id"
+
+# Its snapshot must be younger than the lock, so it is a statement of its own.
+HEADS = """
+SELECT k.id, coalesce(e.seq, 0), x.status, x.catalog_id, x.parent_execution_id
+FROM unnest(%s::bigint[]) AS k(id)
+LEFT JOIN LATERAL (
+    SELECT seq FROM noetl.event WHERE execution_id = k.id ORDER BY seq DESC LIMIT 1
+) e ON true
+LEFT JOIN LATERAL (
+    SELECT status, catalog_id, parent_execution_id
+    FROM noetl.execution WHERE execution_id = k.id LIMIT 1
+) x ON true
+"""
+
+# One array per column: one plan and few parameters, whatever the number of rows. Binary (%b), as
+# JSON inside a text array would be quoted a second time.
+INSERT = """
+INSERT INTO noetl.event (
+    execution_id, catalog_id, parent_execution_id, seq, type, step, visit, iteration, attempt,
+    worker, status, error, duration_ms, idempotency_key, payload
+)
+SELECT %s, %s, %s, r.seq, r.type, r.step, r.visit, r.iteration, r.attempt,
+    r.worker, r.status, r.error, r.duration_ms, r.idempotency_key, r.payload::jsonb
+FROM unnest(%b::int[], %b::text[], %b::text[], %b::int[], %b::int[], %b::int[], %b::text[],
+    %b::text[], %b::text[], %b::float8[], %b::text[], %b::text[])
+    AS r(seq, type, step, visit, iteration, attempt, worker,
+        status, error, duration_ms, idempotency_key, payload)
+RETURNING seq, event_id, created_at
+"""
+
+OPEN_EXECUTION = """
+INSERT INTO noetl.execution (
+    execution_id, catalog_id, path, version, status, parent_execution_id, started_at
+)
+SELECT execution_id, catalog_id, payload ->> 'path', (payload ->> 'version')::int, status,
+    parent_execution_id, created_at
+FROM noetl.event WHERE execution_id = %(id)s AND seq = %(seq)s
+"""
+
+CLOSE_EXECUTION = """
+UPDATE noetl.execution x SET status = e.status, ended_at = e.created_at, error = e.error
+FROM noetl.event e
+WHERE x.execution_id = %(id)s AND e.execution_id = %(id)s AND e.seq = %(seq)s
+"""
+
+READ = f"SELECT {_COLUMNS} FROM noetl.event e WHERE e.execution_id = %(id)s"
+
+ENTRIES = f"""
+SELECT {_COLUMNS} FROM unnest(%s::bigint[], %s::int[]) AS k(id, seq)
+JOIN LATERAL (
+    SELECT * FROM noetl.event WHERE execution_id = k.id AND seq = k.seq LIMIT 1
+) e ON true
+"""
+
+ITERATIONS = f"""
+SELECT {_COLUMNS} FROM noetl.event e
+WHERE e.execution_id = %s AND e.step = %s AND e.visit = %s AND e.iteration >= 0
+  AND e.type IN ('step.done', 'step.failed')
+ORDER BY e.execution_id, e.step, e.visit, e.iteration
+"""
+
+_KEY = """e.execution_id = k.execution_id AND e.step = k.step
+      AND e.visit = k.visit AND e.iteration = k.iteration"""
+
+ATTEMPTS = f"""
+SELECT s.attempt, s.queue, s.seq, t.worker, t.idempotency_key, f.attempt IS NOT NULL,
+    d.type, d.idempotency_key
+FROM unnest(%s::bigint[], %s::text[], %s::int[], %s::int[]) WITH ORDINALITY
+    AS k(execution_id, step, visit, iteration, position)
+LEFT JOIN LATERAL (
+    SELECT e.attempt, e.payload ->> 'queue' AS queue, e.seq FROM noetl.event e
+    WHERE {_KEY} AND e.type = 'step.scheduled'
+    ORDER BY e.attempt DESC LIMIT 1
+) s ON true
+LEFT JOIN LATERAL (
+    SELECT e.attempt, e.worker, e.idempotency_key FROM noetl.event e
+    WHERE {_KEY} AND e.attempt <= s.attempt AND e.type = 'step.started'
+    ORDER BY e.attempt DESC LIMIT 1
+) t ON t.attempt = s.attempt
+LEFT JOIN LATERAL (
+    SELECT e.attempt FROM noetl.event e
+    WHERE {_KEY} AND e.attempt <= s.attempt AND e.type IN ({_list(FENCES)})
+    ORDER BY e.attempt DESC LIMIT 1
+) f ON f.attempt = s.attempt
+LEFT JOIN LATERAL (
+    SELECT e.type, e.idempotency_key FROM noetl.event e
+    WHERE {_KEY} AND e.type IN ({_list(STEP_ENDS)}) LIMIT 1
+) d ON true
+ORDER BY k.position
+"""
+
+STORE_VALUE = """
+INSERT INTO noetl.transient (execution_id, var_name, var_type, var_value, source_step)
+VALUES (%s, %s, 'step_result', %s::jsonb, %s)
+ON CONFLICT (execution_id, var_name)
+DO UPDATE SET var_value = excluded.var_value, source_step = excluded.source_step
+"""
+
+VALUES = """
+SELECT var_name, var_value FROM noetl.transient WHERE execution_id = %s AND var_name = ANY(%s)
+"""
+
+COUNT = "SELECT count(*) FROM noetl.event WHERE execution_id = %s"
+
+# What is outstanding: the newest attempt of a key that has no end and is not fenced off.
+_OUTSTANDING = f"""
+      AND NOT EXISTS (
+          SELECT FROM noetl.event o WHERE o.execution_id = e.execution_id AND o.step = e.step
+          AND o.visit = e.visit AND o.iteration = e.iteration AND o.type IN ({_list(STEP_ENDS)}))
+      AND NOT EXISTS (
+          SELECT FROM noetl.event o WHERE o.execution_id = e.execution_id AND o.step = e.step
+          AND o.visit = e.visit AND o.iteration = e.iteration AND o.attempt = e.attempt
+          AND o.type IN ({_list(FENCES)}))
+      AND NOT EXISTS (
+          SELECT FROM noetl.event o WHERE o.execution_id = e.execution_id AND o.step = e.step
+          AND o.visit = e.visit AND o.iteration = e.iteration AND o.attempt > e.attempt
+          AND o.type = 'step.scheduled')
+"""
+
+UNCLAIMED = f"""
+SELECT e.execution_id, e.step, e.visit, e.iteration, e.attempt, e.tool, e.queue
+FROM noetl.execution x
+JOIN LATERAL (
+    SELECT e.execution_id, e.step, e.visit, e.iteration, e.attempt,
+        e.payload ->> 'tool' AS tool, e.payload ->> 'queue' AS queue
+    FROM noetl.event e
+    WHERE e.execution_id = x.execution_id AND e.type = 'step.scheduled'
+      AND greatest(e.created_at, to_timestamp((e.payload ->> 'not_before')::float8))
+          <= clock_timestamp() - make_interval(secs => %s)
+      AND NOT EXISTS (
+          SELECT FROM noetl.event o WHERE o.execution_id = e.execution_id AND o.step = e.step
+          AND o.visit = e.visit AND o.iteration = e.iteration AND o.attempt = e.attempt
+          AND o.type = 'step.started')
+      {_OUTSTANDING}
+) e ON true
+WHERE x.status = 'RUNNING'
+LIMIT %s
+"""
+
+ABANDONED = f"""
+SELECT e.execution_id, e.step, e.visit, e.iteration, e.attempt, e.worker
+FROM noetl.execution x
+JOIN LATERAL (
+    SELECT e.execution_id, e.step, e.visit, e.iteration, e.attempt, e.worker
+    FROM noetl.event e
+    WHERE e.execution_id = x.execution_id AND e.type = 'step.started'
+      AND e.created_at <= clock_timestamp() - make_interval(secs => %(lease)s)
+      AND NOT EXISTS (
+          SELECT FROM noetl.runtime r WHERE r.kind = 'worker_pool' AND r.name = e.worker
+          AND r.heartbeat > clock_timestamp() - make_interval(secs => %(lease)s))
+      {_OUTSTANDING}
+) e ON true
+WHERE x.status = 'RUNNING'
+LIMIT %(limit)s
+"""

@@ -1,0 +1,57 @@
+"""The functions that user code finds ready to use, as existing playbooks call them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from app.tools.child import encode
+
+
+def get_val(data: Any, keys: str | Sequence[Any], default: Any = None) -> Any:
+    """What *data* holds at the path *keys* (a sequence, or text with dots), or *default*."""
+    for key in keys.split(".") if isinstance(keys, str) else keys:
+        try:
+            data = data[int(key)] if isinstance(data, list) else data[key]
+        except (KeyError, IndexError, TypeError, ValueError):
+            return default
+    return data
+
+
+def make_serializable(value: Any) -> Any:
+    """*value* as plain JSON data, converted as a step's result is."""
+    return json.loads(json.dumps(value, default=encode.plain))
+
+
+def now_utc() -> datetime:
+    """The current time, with its zone."""
+    return datetime.now(UTC)
+
+
+def format_iso8601(moment: datetime) -> str:
+    """*moment* in UTC, as ISO 8601."""
+    return moment.astimezone(UTC).isoformat()
+
+
+def deep_merge(base: Any, other: Any) -> Any:
+    """*base* with *other* over it: mappings key by key, lists one after the other, else *other*."""
+    if isinstance(base, Mapping) and isinstance(other, Mapping):
+        merged = dict(base)
+        for key, value in other.items():
+            merged[key] = deep_merge(base[key], value) if _nests(base.get(key), value) else value
+        return merged
+    if isinstance(base, list) and isinstance(other, list):
+        return [*base, *other]
+    return other
+
+
+def _nests(first: Any, second: Any) -> bool:
+    return isinstance(first, (dict, list)) and isinstance(second, (dict, list))
+
+
+OFFERED = {
+    function.__name__: function
+    for function in (get_val, make_serializable, now_utc, format_iso8601, deep_merge)
+}

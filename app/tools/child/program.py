@@ -1,0 +1,346 @@
+"""The user's program in the child: its names, its run, its result, and what it did wrong."""
+
+from __future__ import annotations
+
+import ast
+import atexit
+import contextlib
+import importlib
+import inspect
+import json
+import linecache
+import os
+import sys
+import threading
+import traceback
+import types
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NoReturn
+
+from app.tools.child import encode, frames, names
+from app.tools.child.isolate import JOB_FD
+
+#: The value of a program that gave no result.
+SILENT = object()
+#: The function that a program with a top-level ``return`` becomes; it returns ``...`` at its end.
+BODY = "__step__"
+MAX_MESSAGE, MAX_TRACEBACK = 4_096, 32_768
+
+
+def play(job: Mapping[str, Any]) -> NoReturn:
+    """Run the program of *job*, answer on the job's descriptor, and end this process."""
+    filename = f"<step {job['step']}>"
+    code = 0
+    try:
+        value = _value(job, filename)
+        reply = frames.NOTHING, b""
+        if value is not SILENT:
+            reply = frames.RESULT, encode.encode(value, job["result_bytes"])
+        _wind_down()
+        with contextlib.suppress(OSError):  # the program closed it; its exit code 0 tells
+            frames.write(JOB_FD, *reply)
+    except SystemExit as exc:
+        # Reached by sys.exit() in an exit handler; one in the program itself is in _value.
+        code = _exit_code(exc)
+    except encode.Refused as exc:
+        answer_error(exc.kind, str(exc))
+        code = 1
+    except MemoryError:
+        answer_error("resource", _out_of_memory(job))
+        code = 1
+    except BaseException as exc:  # noqa: BLE001 (whatever the program raises is its outcome)
+        _answer_exception(exc, filename)
+        code = 1
+    _flush()
+    os._exit(code)
+
+
+def warm_up() -> None:
+    """Touch what every program needs, while nobody waits: after a fork each first write to a page
+    costs a copy, and those copies were the larger half of a short step's time."""
+    job = json.loads(_WARM_UP)
+    encode.encode(_value(job, "<step>"), 1024)
+    linecache.cache.pop("<step>", None)
+    _flush()
+
+
+_WARM_UP = json.dumps(
+    {
+        "code": "def main(a):\n    b = [n for n in a]\n    return {'b': b}",
+        "input": {"a": "[1]"},
+        "variables": {},
+        "libs": {},
+        "step": "",
+        "execution_id": "",
+        "idempotency_key": "",
+    }
+)
+
+
+def answer_error(kind: str, message: str, **more: Any) -> None:
+    """Tell the worker why there is no result."""
+    error = {"kind": kind, "message": _readable(message[:MAX_MESSAGE]), **more}
+    payload = json.dumps(error).encode()
+    with contextlib.suppress(OSError):  # the program closed it; its exit code tells
+        frames.write(JOB_FD, frames.ERROR, payload)
+
+
+def _value(job: Mapping[str, Any], filename: str) -> Any:
+    source = job["code"]
+    # None as modification time: the traceback module shall not look for a file.
+    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+    tree = ast.parse(source, filename)
+    space = _namespace(job, tree, filename)
+    returns = _returns(tree)
+    program = compile(_as_function(tree) if returns else tree, filename, "exec", dont_inherit=True)
+    given = {name: space[name] for name in ("result", "main") if name in space}
+    try:
+        exec(program, space)  # noqa: S102 (this is the tool's purpose; the process is the fence)
+        value = space[BODY]() if returns else ...
+    except SystemExit as exc:
+        code = _exit_code(exc)
+        if code:
+            _wind_down()
+            os._exit(code)
+        value = ...
+    if value is not ...:
+        return value
+    result = space.get("result")
+    if result is not None and result is not given.get("result"):
+        return result
+    main = space.get("main")
+    if callable(main) and main is not given.get("main") and not returns:
+        return _call(main, job, space)
+    return SILENT
+
+
+def _namespace(job: Mapping[str, Any], tree: ast.Module, filename: str) -> dict[str, Any]:
+    """The globals of the program: a real module's, so that functions, classes and pickles work."""
+    inputs = {name: _literal(value) for name, value in job["input"].items()}
+    defines_main = any(
+        isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == "main"
+        for node in tree.body
+    )
+    # With a main() the engine calls, a closing `if __name__ == "__main__": main()` would be one
+    # call too many; without one it is the program's own way to start.
+    module = types.ModuleType("step" if defines_main else "__main__")
+    sys.modules["__main__"] = sys.modules["step"] = module
+    variables = job["variables"]
+    space = module.__dict__
+    space["__file__"] = filename
+    space.update(names.OFFERED)
+    space.update(
+        {name: importlib.import_module(name) for name in ("os", "json", "datetime", "uuid")}
+    )
+    space.update(
+        args=inputs,
+        input_data=dict(inputs),
+        variables=variables,
+        execution_id=job["execution_id"],
+        step=job["step"],
+        idempotency_key=job["idempotency_key"],
+        data=inputs,
+    )
+    space["context"] = {
+        **variables,
+        "execution_id": job["execution_id"],
+        "step": job["step"],
+        "input": inputs,
+        "data": inputs,
+    }
+    space.update({name: value for name, value in inputs.items() if name.isidentifier()})
+    _import_libs(job["libs"], space)
+    return space
+
+
+def _import_libs(libs: Mapping[str, Any], space: dict[str, Any]) -> None:
+    for alias, wanted in libs.items():
+        if isinstance(wanted, str):
+            space[alias] = importlib.import_module(wanted)
+            continue
+        module = importlib.import_module(wanted["from"])
+        name = wanted.get("import", alias)
+        if not hasattr(module, name):
+            importlib.import_module(f"{wanted['from']}.{name}")
+        space[alias] = getattr(module, name)
+
+
+def _literal(value: Any) -> Any:
+    """Text that looks like a list or mapping as what it looks like; everything else unchanged."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if (text[:1], text[-1:]) not in {("{", "}"), ("[", "]")}:
+        return value
+    for parse in (json.loads, ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            return parse(text)
+    return value
+
+
+def _call(main: Callable[..., Any], job: Mapping[str, Any], space: dict[str, Any]) -> Any:
+    """Call the program's ``main`` with what its parameters name; None is an answer, too."""
+    offered = {name: space[name] for name in ("args", "input_data", "variables", "context")}
+    known = {**job["variables"], **offered, **{n: space[n] for n in _RESERVED}, **space["args"]}
+    known["context"] = space["context"]
+    positional: list[Any] = []
+    named: dict[str, Any] = {}
+    for name, parameter in inspect.signature(main).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            named = {**space["args"], **named}
+        elif parameter.kind is parameter.POSITIONAL_ONLY and name in known:
+            positional.append(known[name])
+        elif name in known and parameter.kind is not parameter.VAR_POSITIONAL:
+            named[name] = known[name]
+    value = main(*positional, **named)
+    if not inspect.iscoroutine(value):
+        return value
+    import asyncio  # most programs do without, and every fork would have to carry it
+
+    return asyncio.run(value)
+
+
+_RESERVED = ("execution_id", "step", "idempotency_key", "data")
+
+
+def _returns(tree: ast.Module) -> bool:
+    return any(isinstance(node, ast.Return) for node in _own_nodes(tree))
+
+
+def _own_nodes(tree: ast.Module) -> Iterator[ast.AST]:
+    """Every node of the module's own scope: not those inside functions, classes or lambdas."""
+    todo: list[ast.AST] = list(tree.body)
+    while todo:
+        node = todo.pop()
+        yield node
+        if isinstance(node, (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
+            # Their targets are their own; a walrus inside them is ours.
+            todo.extend(item for item in ast.walk(node) if isinstance(item, ast.NamedExpr))
+        elif not isinstance(
+            node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+        ):
+            todo.extend(ast.iter_child_nodes(node))
+
+
+def _as_function(tree: ast.Module) -> ast.Module:
+    """The module with its body in a function, so that ``return`` is legal, and every name that it
+    assigns declared global, so that nothing else changes."""
+    head: list[ast.stmt] = []
+    body = list(tree.body)
+    while body and _must_lead(body[0], first=not head):
+        head.append(body.pop(0))
+    body = [_Plain().visit(node) for node in body]
+    wrapped = ast.Module(body=body, type_ignores=[])
+    assigned = sorted({name for node in _own_nodes(wrapped) for name in _assigned(node)})
+    first = ast.parse(f"def {BODY}():\n  {'global ' + ', '.join(assigned) if assigned else 'pass'}")
+    last = ast.Return(value=ast.Constant(value=...))
+    function = first.body[0]
+    assert isinstance(function, ast.FunctionDef)
+    function.body += [*body, last]
+    return ast.fix_missing_locations(ast.Module(body=[*head, function], type_ignores=[]))
+
+
+class _Plain(ast.NodeTransformer):
+    """Drops what a function may not say of a global name: annotations and ``global`` itself."""
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        if node.value is None:
+            return ast.copy_location(ast.Pass(), node)
+        return ast.copy_location(ast.Assign(targets=[node.target], value=node.value), node)
+
+    def visit_Global(self, node: ast.Global) -> ast.AST:
+        return ast.copy_location(ast.Pass(), node)
+
+    def visit_FunctionDef(self, node: ast.AST) -> ast.AST:
+        return node  # its scope is its own
+
+    visit_AsyncFunctionDef = visit_ClassDef = visit_Lambda = visit_FunctionDef  # noqa: N815 (ast's names)
+
+
+def _must_lead(node: ast.stmt, *, first: bool) -> bool:
+    if isinstance(node, ast.ImportFrom) and node.module == "__future__":
+        return True
+    return first and isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def _assigned(node: ast.AST) -> list[str]:
+    match node:
+        case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
+            return [name]
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            return [name]
+        case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+            return [(item.asname or item.name).split(".")[0] for item in aliases]
+        case (
+            ast.ExceptHandler(name=str(name))
+            | ast.MatchAs(name=str(name))
+            | ast.MatchStar(name=str(name))
+        ):
+            return [name]
+        case ast.MatchMapping(rest=str(name)):
+            return [name]
+        case _:
+            return []
+
+
+def _exit_code(exc: SystemExit) -> int:
+    if exc.code is None:
+        return 0
+    if isinstance(exc.code, int):
+        return exc.code & 0xFF
+    with contextlib.suppress(Exception):
+        sys.stderr.write(f"{exc.code}\n")
+    return 1
+
+
+def _wind_down() -> None:
+    """What the interpreter does at its end: wait for threads, run exit handlers, flush."""
+    if threading.active_count() > 1:
+        # The only way to have idle thread pools stopped before their threads are joined.
+        threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001
+    atexit._run_exitfuncs()  # noqa: SLF001 (os._exit follows, which would skip them)
+    _flush()
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        # The program may have replaced or closed them.
+        with contextlib.suppress(Exception):
+            stream.flush()  # type: ignore[union-attr]  # None is suppressed as well
+
+
+def _answer_exception(exc: BaseException, filename: str) -> None:
+    name = type(exc).__name__
+    try:
+        text = str(exc)
+    except Exception:  # noqa: BLE001 (the program's own __str__ failed)
+        text = "(its message could not be read)"
+    shown = _traceback(exc, filename)
+    sys.excepthook = sys.__excepthook__
+    with contextlib.suppress(Exception):
+        sys.stderr.write(shown)
+    message = f"{name}: {text}" if text else name
+    answer_error(
+        "exception", message, py={"exception": name, "traceback": _readable(shown[-MAX_TRACEBACK:])}
+    )
+
+
+def _readable(text: str) -> str:
+    """*text* with its lone surrogates, which no JSON reader likes, shown as they are written."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _traceback(exc: BaseException, filename: str) -> str:
+    """The traceback from the program's first line on; the frames that called it are ours."""
+    trace = exc.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename != filename:
+        trace = trace.tb_next
+    report = traceback.TracebackException(type(exc), exc, trace, compact=True)
+    return "".join(report.format()).replace(f", in {BODY}\n", ", in <module>\n")
+
+
+def _out_of_memory(job: Mapping[str, Any]) -> str:
+    return (
+        f"MemoryError: the step needs more than the {job['memory']} bytes it may have; "
+        "work in smaller pieces, or raise CALLBOARD_PYTHON_MEMORY"
+    )

@@ -1,0 +1,351 @@
+"""One child from the worker's side: give it the job, take its output and its answer, see it end."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from app.errors import ToolError
+from app.tools import Context
+from app.tools.child import frames
+from app.tools.child.launcher import Spare, launcher
+from app.tools.child.modules import preloaded_for
+
+#: How often a waiting worker thread looks whether its attempt was cancelled, in seconds.
+GLANCE = 0.1
+#: How long a killed child may take to be gone before the fork server itself is given up.
+PATIENCE = 10.0
+CHUNK = 1 << 16
+READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How the child *pid* ended. ``tag`` and ``payload`` are its answer (None where it gave none),
+    ``exit_code`` is negative for a signal, ``stopped`` is timeout or cancelled where we killed it."""
+
+    pid: int
+    tag: bytes | None
+    payload: bytes
+    exit_code: int
+    stopped: str | None
+    stdout: str
+    stderr: str
+
+
+def run(
+    job: Mapping[str, Any], context: Context, *, timeout: float, folder: Path | None = None
+) -> Ended:
+    """Run *job* in a fresh child and wait for its answer or end. Raises ``ToolError`` for what the
+    child could not do at all, and for the errors it answered itself. *folder* and what is in it
+    become the child's own."""
+    preloaded = preloaded_for(job.get("code", ""))
+    payload = _encode(job)
+    deadline = time.monotonic() + timeout
+    ended = None
+    while ended is None:
+        spare = _spare(preloaded)
+        if folder is not None and spare.uid is not None:
+            _give(folder, spare.uid)
+        ended = _Child(spare, context, payload).run(deadline)
+    if ended.stopped:
+        raise _stopped(ended.stopped, timeout)
+    if ended.tag == frames.ERROR:
+        raise _error(ended)
+    return ended
+
+
+def _give(folder: Path, uid: int) -> None:
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, uid, uid, follow_symlinks=False)
+
+
+def _spare(preloaded: Sequence[str]) -> Spare:
+    """A living child that waits. One that died waiting, or with its fork server, has run nothing."""
+    for _ in range(10):
+        try:
+            spare = launcher.zygote(preloaded).spare()
+        except OSError:
+            continue
+        if not select.select([spare.status], [], [], 0)[0]:
+            return spare
+        for fd in spare.descriptors:
+            os.close(fd)
+    raise ToolError(
+        "the process that starts steps died again and again; its messages are in the worker's stderr",
+        kind="resource",
+        retryable=True,
+    )
+
+
+def describe_exit(code: int) -> str:
+    """``exited with code 3`` or ``was killed by signal 11 (SIGSEGV)``."""
+    if code >= 0:
+        return f"exited with code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = "unknown"
+    return f"was killed by signal {-code} ({name})"
+
+
+def exit_error(ended: Ended, what: str, *, data: Any = None) -> ToolError:
+    """The error for a child that ended without an answer."""
+    hint = ""
+    if ended.exit_code == -signal.SIGKILL:
+        hint = "; the machine may have run out of memory"
+    elif ended.exit_code == 0:
+        hint = " before it gave its result"
+    tail = ended.stderr.strip()[-1000:]
+    return ToolError(
+        f"{what} {describe_exit(ended.exit_code)}{hint}" + (f"\n{tail}" if tail else ""),
+        kind="exit",
+        error_code=str(ended.exit_code),
+        details={"exit_code": ended.exit_code},
+        data=data,
+    )
+
+
+class _Child:
+    def __init__(self, spare: Spare, context: Context, payload: bytes) -> None:
+        self.pid = spare.pid
+        self.zygote = spare.zygote
+        self.job, self.out, self.err, self.status = spare.descriptors
+        self.context = context
+        self.outbox = memoryview(frames.HEADER.pack(frames.JOB, len(payload)) + payload)
+        self.answer = bytearray()
+        self.wait_status: int | None = None
+        self.stopped: str | None = None
+        self.lost = False
+        self.untaken = False
+        limit = context.settings.output_bytes
+        self.stdout = Capture("stdout", limit, context.log)
+        self.stderr = Capture("stderr", limit, context.log)
+        self.feeds: dict[int, Callable[[bytes], None]] = {
+            self.out: self.stdout.feed,
+            self.err: self.stderr.feed,
+            self.job: self._take_answer,
+            self.status: self._take_status,
+        }
+        self.poll = select.poll()
+
+    def run(self, deadline: float) -> Ended | None:
+        """None where the child died before it took its job, so that nothing has run."""
+        try:
+            for fd in self.feeds:
+                os.set_blocking(fd, False)
+                self.poll.register(fd, select.POLLIN)
+            self._send()
+            while not (self.lost or self.wait_status is not None or self._is_answered()):
+                self._stop_if_due(deadline)
+                self._step(GLANCE)
+            self._drain()
+        finally:
+            # Whatever the child still does after its answer, closing its status ends it.
+            for fd in (self.job, self.out, self.err, self.status):
+                os.close(fd)
+            self.zygote.replenish()
+        self.stdout.finish()
+        self.stderr.finish()
+        return None if self.untaken and not self.stopped else self._ended()
+
+    def _step(self, seconds: float) -> bool:
+        """Handle what is ready within *seconds*; False where nothing was."""
+        events = self.poll.poll(seconds * 1000)
+        for fd, event in events:
+            if event & select.POLLOUT:
+                self._send()
+            if event & READABLE:
+                self._receive(fd)
+        return bool(events)
+
+    def _receive(self, fd: int) -> None:
+        try:
+            data = os.read(fd, CHUNK)
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            # What the kernel says when a process ends without having read all that was sent.
+            self.untaken = fd == self.job
+            data = b""
+        if data:
+            self.feeds[fd](data)
+            return
+        self.poll.unregister(fd)
+        del self.feeds[fd]
+        # Without its end the fork server said all it ever will.
+        self.lost = self.lost or (fd == self.status and self.wait_status is None)
+
+    def _take_status(self, data: bytes) -> None:
+        self.wait_status = int(data[1:])
+
+    def _send(self) -> None:
+        """Send as much of the job as the child takes."""
+        try:
+            self.outbox = self.outbox[os.write(self.job, self.outbox) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.outbox = memoryview(b"")  # the child is gone; its status follows
+        if self.job in self.feeds:
+            self.poll.modify(self.job, select.POLLIN | (select.POLLOUT if self.outbox else 0))
+
+    def _take_answer(self, data: bytes) -> None:
+        if len(self.answer) <= self.context.settings.result_bytes + frames.HEADER.size:
+            self.answer += data
+
+    def _is_answered(self) -> bool:
+        if len(self.answer) < frames.HEADER.size:
+            return False
+        length: int = frames.HEADER.unpack_from(self.answer)[1]
+        return len(self.answer) >= frames.HEADER.size + length
+
+    def _stop_if_due(self, deadline: float) -> None:
+        now = time.monotonic()
+        if self.stopped is None:
+            if self.context.cancelled.is_set():
+                self.stopped = "cancelled"
+            elif now >= deadline:
+                self.stopped = "timeout"
+            else:
+                return
+            self.killed_at = now
+            with socket.socket(fileno=os.dup(self.status)) as status:
+                status.shutdown(socket.SHUT_WR)
+        elif now - self.killed_at > PATIENCE:
+            self.zygote.kill()
+
+    def _drain(self) -> None:
+        """Take what is left in the pipes; nobody writes to them any more."""
+        if self.lost:
+            with contextlib.suppress(OSError):
+                os.killpg(self.pid, signal.SIGKILL)
+            # The child dies with the fork server, but a moment later.
+            gone = time.monotonic() + PATIENCE
+            while self.job in self.feeds and time.monotonic() < gone:
+                self._step(GLANCE)
+        while self.feeds and self._step(0):
+            pass
+
+    def _ended(self) -> Ended:
+        tag, payload = self._parse_answer()
+        if self.wait_status is None and tag is None and self.stopped is None:
+            raise ToolError(
+                "the process that starts steps died while this one ran",
+                kind="exit",
+                retryable=True,
+            )
+        code = os.waitstatus_to_exitcode(self.wait_status or 0)
+        return Ended(self.pid, tag, payload, code, self.stopped, self.stdout.text, self.stderr.text)
+
+    def _parse_answer(self) -> tuple[bytes | None, bytes]:
+        size = frames.HEADER.size
+        if len(self.answer) < size:
+            return None, b""
+        tag, length = frames.HEADER.unpack_from(self.answer)
+        if len(self.answer) < size + length:
+            return None, b""  # killed while it answered
+        return tag, bytes(memoryview(self.answer)[size : size + length])
+
+
+class Capture:
+    """The first *limit* bytes of a stream, passed on as they come; the rest is counted."""
+
+    def __init__(self, name: str, limit: int, log: Callable[[str, str], None]) -> None:
+        self.name = name
+        self.left = limit
+        self.limit = limit
+        self.dropped = 0
+        self._log = log
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._pieces: list[str] = []
+
+    @property
+    def text(self) -> str:
+        return "".join(self._pieces)
+
+    def feed(self, data: bytes) -> None:
+        kept = data[: self.left]
+        self.left -= len(kept)
+        self.dropped += len(data) - len(kept)
+        if kept:
+            self._add(self._decode(kept))
+
+    def finish(self) -> None:
+        """Say what was dropped."""
+        self._add(self._decode(b"", True))
+        if self.dropped:
+            self._add(
+                f"\n[{self.dropped} more bytes of {self.name} were dropped; "
+                f"CALLBOARD_OUTPUT_BYTES keeps {self.limit}]\n"
+            )
+
+    def _add(self, text: str) -> None:
+        if text:
+            self._pieces.append(text)
+            self._log(self.name, text)
+
+
+def _encode(job: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(job, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError:  # an integer of more than 64 bits
+        return json.dumps(job, default=str).encode()
+
+
+def _stopped(why: str, timeout: float) -> ToolError:
+    if why == "cancelled":
+        return ToolError("the step was cancelled and its process killed", kind="cancelled")
+    return ToolError(
+        f"the step ran longer than {timeout:g} seconds and was killed",
+        kind="timeout",
+        retryable=True,
+    )
+
+
+def _error(ended: Ended) -> ToolError:
+    error = parse(ended)
+    if not isinstance(error, dict) or not isinstance(error.get("message"), str):
+        return _unreadable()
+    py = error.get("py")
+    return ToolError(
+        error["message"],
+        kind=str(error.get("kind")),
+        details={"py": py} if isinstance(py, dict) else {},
+        error_code=str(py["exception"]) if isinstance(py, dict) and "exception" in py else None,
+    )
+
+
+def parse(ended: Ended) -> Any:
+    """The child's answer as data. Raises ``ToolError`` where it is not ours but made up."""
+    try:
+        return orjson.loads(ended.payload)
+    except ValueError as exc:
+        raise _unreadable() from exc
+
+
+def _unreadable() -> ToolError:
+    return ToolError("the step's process answered nothing readable", kind="exit")
+
+
+def child_job(context: Context, kind: str, **more: Any) -> dict[str, Any]:
+    """The fields every job has; *more* are those of its *kind*."""
+    return {
+        "kind": kind,
+        "memory": context.settings.python_memory,
+        "result_bytes": context.settings.result_bytes,
+        "env": {},
+        **more,
+    }

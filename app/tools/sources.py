@@ -1,0 +1,87 @@
+"""Program text that a playbook gives inline, in base64, or as a file: python, shell and SQL."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from app.errors import ToolError
+
+
+class Source(BaseModel):
+    """Where a program is: ``code`` for inline ones, ``uri`` or ``path`` for files."""
+
+    type: Literal["inline", "file"] = "inline"
+    code: str | None = None
+    content: str | None = None
+    uri: str | None = None
+    path: str | None = None
+
+
+class Script(BaseModel):
+    """The older form of ``Source``: the place outside, the type in ``source``."""
+
+    uri: str | None = None
+    path: str | None = None
+    code: str | None = None
+    source: Source = Field(default_factory=lambda: Source(type="file"))
+
+
+def text_of(script: Script | Source) -> str:
+    """The text of an external program. Raises ``ToolError`` where it cannot be read."""
+    source = script.source if isinstance(script, Script) else script
+    inline = source.code or source.content or (script.code if isinstance(script, Script) else None)
+    if inline is not None:
+        return inline
+    place = script.uri or script.path or source.uri or source.path
+    if not place:
+        raise ToolError("the script names neither code nor a file; give uri", kind="schema")
+    try:
+        return Path(place.removeprefix("file://")).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ToolError(f"the script {place} cannot be read: {exc}", kind="not_found") from exc
+
+
+def decoded(text: str, key: str) -> str:
+    """The program that the base64 text under *key* holds."""
+    try:
+        return base64.b64decode("".join(text.split()), validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError) as exc:
+        raise ToolError(f"{key} is not base64 of UTF-8 text: {exc}", kind="schema") from exc
+
+
+def statements(request: BaseModel, keys: tuple[str, ...]) -> str:
+    """The SQL of the first of *keys* that is set: text, a list of texts, or base64 (``*_b64``)."""
+    for key, value in _set(request, keys):
+        if isinstance(value, list):
+            return ";\n".join(part.rstrip().rstrip(";") for part in value)
+        return decoded(value, key) if key.endswith(("_b64", "_base64")) else value
+    script = getattr(request, "script", None)
+    if script is not None:
+        return text_of(script)
+    raise ToolError(f"there is nothing to run; give one of {', '.join(keys)}", kind="schema")
+
+
+def _set(request: BaseModel, keys: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    for key in keys:
+        value = getattr(request, key, None)
+        if value:
+            yield key, value
+
+
+def seconds(*candidates: float | None, most: float) -> float:
+    """The first of *candidates* that is set, but not more than *most*."""
+    chosen = next((value for value in candidates if value is not None), most)
+    return min(chosen, most)
+
+
+def as_texts(value: Any) -> Any:
+    """Environment variables as YAML gives them: nothing is none, numbers are text."""
+    if value is None:
+        return {}
+    return {key: str(item) for key, item in value.items()} if isinstance(value, Mapping) else value

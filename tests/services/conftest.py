@@ -1,0 +1,124 @@
+"""A control plane on the memory twins, with a dispatcher that only writes down what it was told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.engine.events import Entry
+from app.engine.ports import Dispatch, Pointer
+from app.errors import UnavailableError
+from app.services.control import Control, Ports, control
+from app.settings import load
+from app.store.ids import Snowflake
+from app.store.memory import MemoryCatalog, MemoryLog, MemoryRuntime
+from app.wire import Claim, ClaimAnswer, ClaimRequest, Report, ReportAnswer, ReportRequest
+from tests.engine.driver import KINDS
+
+
+@dataclass
+class Recorder:
+    """A dispatcher that keeps what it is told; ``down`` makes it unreachable."""
+
+    sent: list[Dispatch] = field(default_factory=list)
+    wakes: list[int] = field(default_factory=list)
+    down: bool = False
+    held: int = 0
+
+    def dispatch(self, steps: Sequence[Dispatch]) -> None:
+        self._check()
+        self.sent.extend(steps)
+
+    def wake(self, execution_ids: Iterable[int]) -> None:
+        self._check()
+        self.wakes.extend(execution_ids)
+
+    def depth(self, queue: str) -> int:
+        return self.held
+
+    def _check(self) -> None:
+        if self.down:
+            raise UnavailableError("the broker is away")
+
+
+@dataclass
+class Bench:
+    """One control plane and the hands of a worker."""
+
+    control: Control
+    ports: Ports
+    dispatcher: Recorder
+    now: list[float]
+
+    def start(self, workflow: str, payload: dict[str, Any] | None = None) -> int:
+        head = "apiVersion: noetl.io/v2\nkind: Playbook\nmetadata: {name: t}\n"
+        entry = self.control.catalog.register(head + workflow)
+        return self.control.executions.start(
+            catalog_id=entry.catalog_id, payload=payload
+        ).execution_id
+
+    def advance(self, execution_id: int) -> list[Pointer]:
+        """Decide, and the pointers that were sent for it."""
+        before = len(self.dispatcher.sent)
+        self.control.advance.advance(execution_id)
+        return [dispatch.pointer for dispatch in self.dispatcher.sent[before:]]
+
+    def claim(self, pointer: Pointer, *, worker: str = "w1", key: str | None = None) -> ClaimAnswer:
+        claim = Claim(**pointer._asdict(), key=key or f"{worker}:{pointer}")
+        response = self.control.work.claim(ClaimRequest(worker=worker, claims=[claim]))
+        return response.answers[0]
+
+    def report(
+        self,
+        pointer: Pointer,
+        result: Any = None,
+        *,
+        worker: str = "w1",
+        key: str | None = None,
+        **extra: Any,
+    ) -> ReportAnswer:
+        values = {"outcome": "done", "result": result, "key": key or f"{worker}:{pointer}", **extra}
+        report = Report(**pointer._asdict(), **values)
+        return self.control.work.report(ReportRequest(worker=worker, reports=[report])).answers[0]
+
+    def work(self, pointer: Pointer, result: Any = None) -> None:
+        assert self.claim(pointer).granted
+        assert self.report(pointer, result).accepted
+
+    def types(self, execution_id: int) -> list[str]:
+        return [entry.event.type for entry in self.log(execution_id)]
+
+    def log(self, execution_id: int) -> list[Entry]:
+        return self.ports.events.read(execution_id)
+
+
+@pytest.fixture
+def make_bench(tmp_path: Path) -> Callable[..., Bench]:
+    def make(**settings: Any) -> Bench:
+        now = [1_800_000_000.0]
+        clock = lambda: now[0]  # noqa: E731 (one clock for everything)
+        runtime = MemoryRuntime(clock=clock)
+        dispatcher = Recorder()
+        ports = Ports(
+            events=MemoryLog(runtime, clock=clock),
+            catalog=MemoryCatalog(clock=clock),
+            runtime=runtime,
+            dispatcher=dispatcher,
+            kinds=KINDS,
+            clock=clock,
+            new_id=Snowflake(clock=clock),
+        )
+        return Bench(
+            control(ports, load({}, home=tmp_path, **settings).settings), ports, dispatcher, now
+        )
+
+    return make
+
+
+@pytest.fixture
+def bench(make_bench: Callable[..., Bench]) -> Bench:
+    return make_bench()
