@@ -1,0 +1,84 @@
+# Everything a developer calls. `make` alone lists it. Nothing here needs the network once `.venv` is
+# set up; it is set up again when pyproject.toml or a lock file changes.
+
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+READY := .venv/.ready
+LOCKS := $(wildcard uv.lock constraints.txt)
+# The first Python that runs and is new enough; `make PYTHON=/path/to/python demo` names another.
+# (Asked for its version: a version manager's stand-in exists for Pythons that are not there.)
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; \
+	done)
+UV := $(shell command -v uv 2>/dev/null)
+# Further words for the program called, as in `make test ARGS='tests/engine -x'`.
+ARGS ?=
+
+.PHONY: help
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+.PHONY: setup
+setup: $(READY) ## make .venv with everything in it (every target does that by itself)
+
+.PHONY: demo
+demo: $(READY) ## run a real playbook on real Postgres and NATS, from nothing to rows and back
+	@$(BIN)/callboard demo $(ARGS)
+
+.PHONY: up
+up: $(READY) ## start everything on this machine; Ctrl-C stops it
+	@$(BIN)/callboard up $(ARGS)
+
+.PHONY: test
+test: $(READY) ## run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: lint
+lint: $(READY) ## check style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+.PHONY: fmt
+fmt: $(READY) ## format the code and repair what can be repaired
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+.PHONY: types
+types: $(READY) ## check types only
+	$(BIN)/mypy $(ARGS)
+
+.PHONY: bench
+bench: $(READY) ## measure everything, each figure next to its floor
+	$(BIN)/python -m bench $(ARGS)
+
+.PHONY: bench-quick
+bench-quick: $(READY) ## the same with fewer rounds
+	$(BIN)/python -m bench --quick $(ARGS)
+
+.PHONY: lock
+lock: ## write uv.lock and constraints.txt anew (needs uv)
+	@test -n "$(UV)" || { echo "error: 'make lock' needs uv: https://docs.astral.sh/uv/" >&2; exit 1; }
+	$(UV) lock
+	$(UV) export --frozen --quiet --extra dev --no-emit-project --no-hashes --no-annotate \
+		--output-file constraints.txt
+
+.PHONY: clean
+clean: ## remove caches and builds, not .venv and not the data in ~/.callboard
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml $(LOCKS)
+ifneq ($(and $(UV),$(wildcard uv.lock)),)
+	$(UV) sync --frozen --extra dev
+else
+	@python="$(PYTHON)"; test -n "$$python" || { \
+		echo "error: no Python 3.11 or newer found; install one, or name it: make PYTHON=..." >&2; exit 1; }; \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "error: $$python is too old or does not run; 3.11 or newer is needed" >&2; exit 1; }; \
+	test -x $(BIN)/python || $$python -m venv .venv || { rm -rf .venv; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		$(if $(wildcard constraints.txt),--constraint constraints.txt) --editable '.[dev]'
+endif
+	@touch $@
