@@ -179,6 +179,8 @@ class Bridge:
             if self._closed:
                 raise NatsUnreachableError("the broker was closed")
             if self._loop is None:
+                # Being away is counted from the first use on, not from when we were made.
+                self.down_since = time.monotonic()
                 self._loop = _new_event_loop()
                 self._thread = threading.Thread(
                     target=self._run, args=(self._loop,), name=f"{self._name}-nats", daemon=True
