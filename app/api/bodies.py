@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -49,7 +49,7 @@ class Limits:
 
 def _reader(
     limit_of: Callable[[Limits], int], setting: str | None
-) -> Callable[[Request], Awaitable[bytes]]:
+) -> Callable[[Request], Coroutine[Any, Any, bytes]]:
     async def read(request: Request) -> bytes:
         return await _read(request, limit_of(request.app.state.limits), setting)
 

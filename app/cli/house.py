@@ -62,19 +62,15 @@ def house(settings: Settings, speaker: Speaker) -> Iterator[House]:
 @contextmanager
 def _servers(settings: Settings) -> Iterator[EmbeddedStack]:
     """The servers of *settings*, migrated."""
-    stack = EmbeddedStack.for_settings(settings)
     # Alembic takes as long to import as the servers to start.
     with ThreadPoolExecutor(max_workers=1) as pool:
-        importing = pool.submit(_migrate)
-        stack.start()
-    try:
-        importing.result()(stack.database_url)
-        yield stack
-    finally:
-        stack.stop()
+        upgrade = pool.submit(_migration)
+        with EmbeddedStack.for_settings(settings) as stack:
+            upgrade.result()(stack.database_url)
+            yield stack
 
 
-def _migrate() -> Callable[[str], None]:
+def _migration() -> Callable[[str], None]:
     from app.store.migrations import upgrade
 
     return upgrade

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from app.cli.session import Commands, api_options
+from app.cli.session import Commands, Session, api_options
 
 COMMANDS = {
     "cancel": "app.cli.executions:cancel",
@@ -46,5 +46,7 @@ Examples:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @api_options
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Run YAML playbooks durably."""
+    ctx.ensure_object(Session)  # one for all commands below

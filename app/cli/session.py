@@ -59,6 +59,10 @@ class Session:
                     return running.url
         return loaded.settings.url
 
+    @property
+    def is_debugging(self) -> bool:
+        return self._loaded is not None and self.settings.log_level == "debug"
+
     def client(self) -> Client:
         """A client of the API; close it, or use it as a context manager."""
         from app.client import Client
@@ -107,6 +111,15 @@ class Commands(click.Group):
             raise Failure(str(exc)) from exc
         except KeyboardInterrupt as exc:
             raise click.exceptions.Exit(130) from exc
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click knows what to do with these
+        except Exception as exc:
+            if ctx.ensure_object(Session).is_debugging:
+                raise
+            raise Failure(
+                f"this should not have happened: {type(exc).__name__}: {exc} "
+                "(please report it; with CALLBOARD_LOG_LEVEL=debug it says where)"
+            ) from exc
 
 
 def _store(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:

@@ -127,8 +127,6 @@ class Supervisor:
 
     def _turn(self) -> _Stop | None:
         """Do what is due and one message, if one comes in time; the wish to stop is returned."""
-        self._start_due()
-        self._look_at_servers()
         try:
             message = self._inbox.get(timeout=max(0.0, self._next_due() - time.monotonic()))
         except Empty:

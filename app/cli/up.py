@@ -54,7 +54,10 @@ def up(
         worker_processes=workers,
         worker_threads=threads,
     ).settings
-    _run(_with_log_format(settings))
+    try:
+        _run(_with_log_format(settings))
+    except KeyboardInterrupt:
+        click.echo("stopped before it was up", err=True)
 
 
 def _run(settings: Settings) -> None:

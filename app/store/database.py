@@ -40,6 +40,7 @@ _SESSION = {
     # (planning costs more than running it), and not be misled by a table that is small as yet.
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
 }
 _SETTINGS = "SELECT " + ", ".join(f"set_config('{k}', '{v}', false)" for k, v in _SESSION.items())
 

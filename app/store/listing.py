@@ -42,17 +42,17 @@ def statement(query: ExecutionFilter) -> Select[Any]:
     """The SQL of a list: one stretch of one index, read backwards.
 
     Every condition on time is one on the id. The stretch is written as a comparison of rows and
-    not as equalities, because only the index that begins with these very columns can serve that;
-    with equalities Postgres may walk the primary key and filter, which is slow where few rows match.
+    not as equalities, because only an index on these very columns can serve that in order; with
+    equalities Postgres may walk the primary key and filter, which is slow where few rows match.
     """
-    leading, filters = _leading(query)
+    leading, conditions = _leading(query)
     columns = (*(column for column, _ in leading), e.c.execution_id)
     values = [value for _, value in leading]
     after, before = _bounds(query)
     return (
         _SUMMARY.where(tuple_(*columns) >= tuple_(*values, after))
         .where(tuple_(*columns) < tuple_(*values, before))
-        .where(*filters)
+        .where(*conditions)
         .order_by(*(column.desc() for column in columns))
         .limit(query.limit)
         .offset(query.offset)
@@ -60,14 +60,19 @@ def statement(query: ExecutionFilter) -> Select[Any]:
 
 
 def _leading(query: ExecutionFilter) -> tuple[list[tuple[Any, Any]], list[ColumnElement[bool]]]:
-    """The columns before the id in the index to use, with their values; and what is left to filter."""
-    asked = [(e.c.path, query.path), (e.c.status, query.status)]
+    """The column before the id in the index to use, with its value; and the other conditions."""
+    asked = [
+        (e.c.parent_execution_id, query.parent_execution_id),
+        (e.c.status, query.status),
+        (e.c.path, query.path),
+    ]
     given = [(column, value) for column, value in asked if value is not None]
-    if query.parent_execution_id is None:
-        return given, []
-    # An execution has few children, so these are filtered instead of indexed.
-    parent = (e.c.parent_execution_id, query.parent_execution_id)
-    return [parent], [e.c.parent_execution_id.is_not(None), *(c == v for c, v in given)]
+    # With status and path it is (path, status, id): one path of it is an index on (status, id).
+    # With a parent the others are filters: an execution has few children.
+    conditions = [column == value for column, value in given[1:]]
+    if query.parent_execution_id is not None:
+        conditions.append(e.c.parent_execution_id.is_not(None))
+    return given[:1], conditions
 
 
 def _bounds(query: ExecutionFilter) -> tuple[int, int]:

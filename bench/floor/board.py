@@ -1,0 +1,77 @@
+"""What the floor's processes share: where things are, the table, the streams."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import nats
+from nats.aio.client import Client
+from nats.js import JetStreamContext, api
+from psycopg_pool import AsyncConnectionPool
+
+DATABASE, NATS, PORT = "FLOOR_DATABASE_URL", "FLOOR_NATS_URL", "FLOOR_PORT"
+WAKES, POINTERS = "FLOOR_WAKES", "FLOOR_POINTERS"
+POINTER = "floor.pointers.step"
+THREADS = 8
+
+SCHEMA = """
+CREATE SEQUENCE execution;
+CREATE TABLE event (
+    execution bigint NOT NULL,
+    id bigint GENERATED ALWAYS AS IDENTITY,
+    type text NOT NULL,
+    unit int NOT NULL,
+    payload jsonb,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (execution, id)
+);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """Connections of one process."""
+
+    rows: AsyncConnectionPool
+    nats: Client
+    streams: JetStreamContext
+
+    async def wake(self, execution: int) -> None:
+        """Ask the orchestrator to look; a later wake replaces one that still waits."""
+        await self.streams.publish(f"floor.wakes.{execution}", str(execution).encode())
+
+
+@contextlib.asynccontextmanager
+async def board() -> AsyncIterator[Board]:
+    """The connections that the environment names, and the streams."""
+    client = await nats.connect(os.environ[NATS])
+    streams = client.jetstream()
+    for name, subject, most in ((WAKES, "floor.wakes.*", 1), (POINTERS, "floor.pointers.*", -1)):
+        await streams.add_stream(
+            api.StreamConfig(
+                name=name,
+                subjects=[subject],
+                retention=api.RetentionPolicy.WORK_QUEUE,
+                storage=api.StorageType.FILE,
+                discard=api.DiscardPolicy.OLD,
+                max_msgs_per_subject=most,
+            )
+        )
+    pool = AsyncConnectionPool(
+        os.environ[DATABASE], min_size=8, max_size=8, kwargs={"autocommit": True}, open=False
+    )
+    async with pool:
+        yield Board(pool, client, streams)
+    await client.close()
+
+
+async def stopped() -> None:
+    """Return at SIGTERM."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    await stop.wait()

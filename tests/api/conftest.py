@@ -1,0 +1,31 @@
+"""Fixtures: the real API on the memory twins, and clients of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from fastapi.testclient import TestClient
+
+from app.client import Client
+from tests.api.plane import CHAIN, Plane, build, served
+
+
+@pytest.fixture
+def plane() -> Plane:
+    """An open plane with the playbook ``tests/chain`` registered."""
+    built = build()
+    built.control.catalog.register(CHAIN)
+    return built
+
+
+@pytest.fixture
+def http(plane: Plane) -> TestClient:
+    return plane.client()
+
+
+@pytest.fixture
+def client(plane: Plane) -> Iterator[Client]:
+    """Our own client, on a real connection to the plane."""
+    with served(plane.app) as url, Client(url) as connected:
+        yield connected

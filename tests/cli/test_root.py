@@ -1,0 +1,125 @@
+"""The command line as a whole: help, errors, settings."""
+
+from __future__ import annotations
+
+import json
+
+import click
+import pytest
+
+from app.cli.root import COMMANDS, cli
+from tests.cli.fakes import Call
+
+
+def _all_commands() -> list[tuple[str, ...]]:
+    names: list[tuple[str, ...]] = []
+    context = click.Context(cli)
+    for name in COMMANDS:
+        command = cli.get_command(context, name)
+        names.append((name,))
+        if isinstance(command, click.Group):
+            names += [(name, inner) for inner in command.list_commands(context)]
+    return names
+
+
+@pytest.mark.parametrize("words", _all_commands(), ids=" ".join)
+def test_every_command_explains_itself(call: Call, words: tuple[str, ...]) -> None:
+    result = call(*words, "--help")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("Usage: ")
+    assert len(result.stdout.splitlines()) > 4
+
+
+def test_help_lists_all_commands_in_one_line_each(call: Call) -> None:
+    help_ = call("--help").stdout
+    assert all(f"\n  {name} " in help_ for name in COMMANDS)
+
+
+def test_an_unknown_command_is_a_usage_error(call: Call) -> None:
+    result = call("statsu")
+    assert result.exit_code == 2
+    assert "No such command 'statsu'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("status", "1"),
+        ("events", "1"),
+        ("result", "1"),
+        ("cancel", "1"),
+        ("executions",),
+        ("execute", "some/path"),
+        ("catalog", "list"),
+        ("pools",),
+    ],
+    ids=" ".join,
+)
+def test_without_an_api_one_line_says_what_to_do(call: Call, words: tuple[str, ...]) -> None:
+    result = call("--port", "1", *words)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr == (
+        "error: no Callboard API at http://127.0.0.1:1 "
+        "(start one with 'callboard up', or name the right one with --server-url)\n"
+    )
+
+
+def test_where_the_api_is_may_be_said_before_and_after_the_command(call: Call) -> None:
+    for words in (
+        ("--host", "localhost", "--port", "2", "pools"),
+        ("pools", "--host", "localhost", "--port", "2"),
+        ("pools", "-s", "http://localhost:2/api"),
+    ):
+        assert "no Callboard API at http://localhost:2 " in call(*words).stderr
+
+
+def test_an_address_on_the_command_line_beats_a_url_of_the_environment(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOETL_SERVER_URL", "http://localhost:3")
+    assert "at http://localhost:3 " in call("pools").stderr
+    assert "at http://127.0.0.1:2 " in call("pools", "--port", "2").stderr
+
+
+def test_an_unknown_setting_is_a_warning_once(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOETL_PROT", "1")
+    result = call("pools", "--port", "1")
+    assert result.stderr.count("warning: unknown setting NOETL_PROT; did you mean NOETL_PORT?") == 1
+
+
+def test_a_setting_of_the_wrong_form_names_its_variable(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOETL_PORT", "eighty")
+    result = call("config")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: NOETL_PORT='eighty' is not a whole number (set ")
+
+
+def test_config_shows_origin_and_hides_secrets(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://joe:geheim@db.example:5432/noetl")
+    monkeypatch.setenv("CALLBOARD_API_TOKEN", "sehrgeheim")
+    text, data = call("config"), call("config", "--json")
+    assert "geheim" not in text.output + data.output
+    rows = {row["name"]: row for row in json.loads(data.stdout)}
+    assert rows["database_url"]["origin"] == "DATABASE_URL"
+    assert rows["database_url"]["value"] == "postgresql://joe:********@db.example:5432/noetl"
+    assert rows["api_token"]["value"] == "********"
+    assert rows["port"] == rows["port"] | {"value": 8082, "origin": "default"}
+    assert "CALLBOARD_API_TOKEN" in call("config", "--changed").stdout
+    assert "CALLBOARD_LEASE" not in call("config", "--changed").stdout
+
+
+def test_a_bug_is_one_line_too(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.cli.config.describe", lambda _: 1 // 0)
+    result = call("config")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: this should not have happened: ZeroDivisionError: ")
+    monkeypatch.setenv("CALLBOARD_LOG_LEVEL", "debug")
+    assert isinstance(call("config").exception, ZeroDivisionError)
+
+
+def test_version(call: Call) -> None:
+    assert call("version").stdout.startswith("callboard ")
+    assert json.loads(call("version", "--json").stdout)["version"]

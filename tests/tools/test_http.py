@@ -1,0 +1,337 @@
+"""The http tool's contract against a real server: inputs to requests, answers to results and errors."""
+
+from __future__ import annotations
+
+import importlib.util
+import ipaddress
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.tools import Context
+from app.tools.http_guard import is_refused
+
+
+def _load_server() -> Any:
+    # Tests are no package (importlib mode), so a neighbour is loaded by its path.
+    spec = importlib.util.spec_from_file_location(
+        "tools_server", Path(__file__).parent / "server.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def server() -> Iterator[Any]:
+    with _load_server().running() as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        pytest.param({}, {"method": "GET", "query": {}, "body": ""}, id="a bare GET"),
+        pytest.param({"method": "post"}, {"method": "POST"}, id="methods in any case"),
+        pytest.param(
+            {"params": {"a": 1, "b": True, "c": None, "d": ["x", "y"]}},
+            {"query": {"a": ["1"], "b": ["true"], "d": ["x", "y"]}},
+            id="params as text, nulls dropped",
+        ),
+        pytest.param(
+            {"data": {"a": 1}}, {"query": {"a": ["1"]}, "body": ""}, id="GET data is query"
+        ),
+        pytest.param(
+            {"method": "DELETE", "data": {"a": 1}},
+            {"query": {"a": ["1"]}},
+            id="DELETE data as well",
+        ),
+        pytest.param(
+            {"method": "POST", "data": {"a": 1}}, {"body": '{"a":1}'}, id="POST data is JSON"
+        ),
+        pytest.param(
+            {"method": "POST", "data": {"query": {"q": 1}, "body": {"b": 2}}},
+            {"query": {"q": ["1"]}, "body": '{"b":2}'},
+            id="data with query and body",
+        ),
+        pytest.param({"method": "PUT", "json": [1]}, {"body": "[1]"}, id="json"),
+        pytest.param({"method": "POST", "payload": {"a": 1}}, {"body": '{"a":1}'}, id="payload"),
+        pytest.param({"method": "POST", "body": "raw"}, {"body": "raw"}, id="a body as text"),
+        pytest.param({"method": "POST", "form": {"a": 1, "b": None}}, {"body": "a=1"}, id="form"),
+        pytest.param(
+            {
+                "method": "POST",
+                "data": {"a": "x y"},
+                "headers": {"Content-Type": "application/x-www-form-urlencoded"},
+            },
+            {"body": "a=x+y"},
+            id="the content type chooses the encoding",
+        ),
+        pytest.param(
+            {"spec": {"method": "POST", "params": {"a": 1}}, "method": "PUT"},
+            {"method": "PUT", "query": {"a": ["1"]}},
+            id="keys under spec, the tool's own first",
+        ),
+    ],
+)
+def test_request(call: Any, server: Any, config: dict[str, Any], expected: dict[str, Any]) -> None:
+    asked = call("http", {"url": server.url, **config})["data"]
+    assert {key: asked[key] for key in expected} == expected
+
+
+def test_multipart_names_its_boundary(call: Any, server: Any) -> None:
+    config = {
+        "method": "POST",
+        "data": {"a": "1"},
+        "headers": {"Content-Type": "multipart/form-data"},
+    }
+    asked = call("http", {"endpoint": server.url, **config})["data"]
+    assert asked["headers"]["content-type"].startswith("multipart/form-data; boundary=")
+    assert 'name="a"' in asked["body"]
+
+
+def test_params_join_those_of_the_url(call: Any, server: Any) -> None:
+    asked = call("http", {"url": f"{server.url}/?a=1", "params": {"b": 2}})["data"]
+    assert asked["query"] == {"a": ["1"], "b": ["2"]}
+
+
+@pytest.mark.parametrize(
+    ("auth", "header", "value"),
+    [
+        pytest.param({"type": "bearer", "token": "t"}, "authorization", "Bearer t", id="bearer"),
+        pytest.param(
+            {"type": "basic", "username": "u", "password": "p"},
+            "authorization",
+            "Basic dTpw",
+            id="basic",
+        ),
+        pytest.param({"type": "api_key", "value": "k"}, "x-api-key", "k", id="api key"),
+        pytest.param(
+            {"type": "api_key", "api_key": "k", "header_name": "X-Own"},
+            "x-own",
+            "k",
+            id="its header",
+        ),
+        pytest.param(
+            {"api": {"type": "bearer", "token": "t"}}, "authorization", "Bearer t", id="alias"
+        ),
+        pytest.param("plain", "authorization", "Bearer s3cret", id="a secret by name"),
+        pytest.param("object", "authorization", "Basic dTpw", id="a secret that is an object"),
+        pytest.param(
+            {"source": "secret", "name": "plain", "type": "api_key"},
+            "x-api-key",
+            "s3cret",
+            id="source secret",
+        ),
+    ],
+)
+def test_auth(call: Any, server: Any, auth: Any, header: str, value: str) -> None:
+    secrets = {"plain": "s3cret", "object": '{"data": {"username": "u", "password": "p"}}'}
+    asked = call("http", {"url": server.url, "auth": auth}, secret=secrets.__getitem__)["data"]
+    assert asked["headers"][header] == value
+
+
+def test_an_unknown_secret_is_an_auth_error(fail: Any, server: Any) -> None:
+    assert fail("http", {"url": server.url, "auth": "nope"}).kind == "auth"
+    assert fail("http", {"url": server.url, "auth": {"type": "bearer"}}).kind == "auth"
+
+
+def test_result_has_the_documented_shape(call: Any, server: Any) -> None:
+    result = call("http", {"url": f"{server.url}/gzip"})
+    assert result["status_code"] == 200
+    assert result["headers"]["content-type"] == "application/json"
+    assert result["url"] == f"{server.url}/gzip"
+    assert 0 < result["elapsed"] < 60
+    assert result["data"] == result["body"] == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("path", "config", "data"),
+    [
+        pytest.param("text", {}, "grüße", id="text in its charset"),
+        pytest.param("binary", {}, "/wD+", id="other bytes as base64"),
+        pytest.param("gzip", {"response_type": "text"}, '{"a": 1}', id="JSON as text where asked"),
+        pytest.param("gzip", {"response_type": "binary"}, "eyJhIjogMX0=", id="or as base64"),
+        pytest.param("nojson", {}, "{nope", id="broken JSON as text"),
+        pytest.param("empty", {}, None, id="nothing is null"),
+        pytest.param("chunked", {}, "one two", id="chunks"),
+        pytest.param("redirect/text", {}, "grüße", id="redirects are followed"),
+    ],
+)
+def test_payload(call: Any, server: Any, path: str, config: dict[str, Any], data: Any) -> None:
+    result = call("http", {"url": f"{server.url}/{path}", **config})
+    assert result["data"] == data
+    assert ("encoding" in result) == (data in {"/wD+", "eyJhIjogMX0="})
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "retryable"),
+    [
+        (400, "client_error", False),
+        (401, "auth", False),
+        (403, "auth", False),
+        (404, "not_found", False),
+        (408, "timeout", True),
+        (422, "client_error", False),
+        (429, "rate_limit", True),
+        (500, "server_error", True),
+        (503, "server_error", True),
+    ],
+)
+def test_status(fail: Any, server: Any, status: int, kind: str, retryable: bool) -> None:
+    error = fail("http", {"url": f"{server.url}/status/{status}?token=canary"})
+    assert (error.kind, error.retryable, error.error_code) == (kind, retryable, f"HTTP_{status}")
+    assert error.details["http"]["status"] == status
+    assert error.details["http"]["headers"]["content-type"] == "application/json"
+    assert error.data["data"] == {"why": "asked for"}
+    assert error.message.startswith(f"HTTP {status}")
+    assert "canary" not in error.message
+    assert error.details.get("retry_after") == ("7" if status == 429 else None)
+
+
+@pytest.mark.parametrize(
+    ("path", "config", "expected"),
+    [
+        pytest.param("hang", {"timeout": 0.2}, ("timeout", True), id="no answer in time"),
+        pytest.param("drip", {"timeout": 0.3}, ("timeout", True), id="an answer that never ends"),
+        pytest.param("slam", {}, ("connection", True), id="hangs up"),
+        pytest.param("cut", {}, ("connection", True), id="cut short"),
+        pytest.param("loop", {}, ("client_error", False), id="redirects for ever"),
+        pytest.param("redirect/x", {"follow_redirects": False}, ("client_error", False), id="302"),
+        pytest.param("nojson", {"response_type": "json"}, ("parse", False), id="not JSON"),
+        pytest.param("redirect/ftp://x/", {}, ("client_error", False), id="redirect to elsewhere"),
+    ],
+)
+def test_trouble(
+    fail: Any, server: Any, path: str, config: dict[str, Any], expected: tuple[str, bool]
+) -> None:
+    begin = time.monotonic()
+    error = fail("http", {"url": f"{server.url}/{path}", **config})
+    assert (error.kind, error.retryable) == expected
+    assert time.monotonic() - begin < 10
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "retryable"),
+    [
+        pytest.param("http://127.0.0.1:1/", "connection", True, id="refused"),
+        pytest.param("http://no-such-host.invalid/", "connection", True, id="unknown name"),
+        pytest.param("ftp://127.0.0.1/", "schema", False, id="another scheme"),
+        pytest.param("/relative", "schema", False, id="no host"),
+        pytest.param("http://[::bad/", "schema", False, id="malformed"),
+        pytest.param("http://169.254.169.254/latest", "client_error", False, id="metadata"),
+        pytest.param("http://[::ffff:169.254.169.254]/", "client_error", False, id="in disguise"),
+        pytest.param("http://[fe80::1]/", "client_error", False, id="link-local"),
+    ],
+)
+def test_places(fail: Any, url: str, kind: str, retryable: bool) -> None:
+    error = fail("http", {"url": url})
+    assert (error.kind, error.retryable) == (kind, retryable)
+
+
+def test_a_name_that_leads_to_a_refused_address_is_refused(
+    fail: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("169.254.169.254", 80))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_a, **_k: found)
+    assert fail("http", {"url": "http://innocent.example/"}).error_code == "refused_address"
+
+
+def test_a_redirect_to_a_refused_address_is_refused(fail: Any, server: Any) -> None:
+    error = fail("http", {"url": f"{server.url}/redirect/http://169.254.169.254/"})
+    assert error.error_code == "refused_address"
+
+
+@pytest.mark.parametrize(
+    ("address", "refused"),
+    [
+        ("169.254.0.1", True),
+        ("fe80::1", True),
+        ("64:ff9b::a9fe:a9fe", True),
+        ("2002:a9fe:a9fe::", True),
+        ("fd00:ec2::254", True),
+        ("100.100.100.200", True),
+        ("127.0.0.1", False),
+        ("10.0.0.1", False),
+        ("::1", False),
+        ("93.184.216.34", False),
+    ],
+)
+def test_refused_addresses(address: str, refused: bool) -> None:
+    assert is_refused(ipaddress.ip_address(address)) is refused
+
+
+def test_idempotency_key_goes_with_what_changes_things(call: Any, server: Any) -> None:
+    for method, own in (("GET", False), ("POST", True), ("PUT", True), ("DELETE", True)):
+        headers = call("http", {"url": server.url, "method": method})["data"]["headers"]
+        assert headers.get("idempotency-key") == ("7:probe:1:-1" if own else None)
+    given = {"url": server.url, "method": "POST", "headers": {"Idempotency-Key": "mine"}}
+    assert call("http", given)["data"]["headers"]["idempotency-key"] == "mine"
+
+
+def test_secrets_stay_with_their_host(call: Any, server: Any) -> None:
+    elsewhere = server.url.replace("127.0.0.1", "localhost")
+    auth = {"type": "api_key", "value": "canary"}
+    config = {"url": f"{server.url}/redirect/{elsewhere}/echo", "auth": auth}
+    assert "canary" not in str(call("http", config)["data"]["headers"])
+    config["url"] = f"{server.url}/redirect/echo"
+    assert call("http", config)["data"]["headers"]["x-api-key"] == "canary"
+
+
+def test_cookies_live_as_long_as_the_request(call: Any, server: Any) -> None:
+    followed = call("http", {"url": f"{server.url}/redirect/echo"})["data"]
+    assert followed["headers"]["cookie"] == "seen=1"
+    assert "cookie" not in call("http", {"url": server.url})["data"]["headers"]
+
+
+def test_proxies_of_the_environment_are_not_used(
+    call: Any, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    assert call("http", {"url": server.url})["status_code"] == 200
+
+
+def test_connections_are_kept(call: Any, server: Any) -> None:
+    ports = {call("http", {"url": server.url})["data"]["connection"] for _ in range(5)}
+    assert len(ports) == 1
+
+
+@pytest.mark.parametrize("path", ["bomb", "binary"])
+def test_a_large_answer_is_refused_clearly(
+    fail: Any, context: Context, server: Any, path: str
+) -> None:
+    settings = replace(context.settings, result_bytes=2)
+    error = fail("http", {"url": f"{server.url}/{path}"}, settings=settings)
+    assert error.kind == "resource"
+    assert "CALLBOARD_RESULT_BYTES" in error.message
+
+
+def test_a_cancelled_request_is_closed(fail: Any, server: Any) -> None:
+    cancelled = threading.Event()
+
+    def cancel() -> None:
+        server.hung.wait(30)
+        cancelled.set()
+
+    waiter = threading.Thread(target=cancel)
+    waiter.start()
+    error = fail("http", {"url": f"{server.url}/hang"}, cancelled=cancelled)
+    waiter.join()
+    assert (error.kind, error.retryable) == ("cancelled", False)
+
+
+def test_a_failed_request_does_not_harm_the_next(call: Any, fail: Any, server: Any) -> None:
+    fail("http", {"url": f"{server.url}/cut"})
+    fail("http", {"url": f"{server.url}/hang", "timeout": 0.1})
+    assert call("http", {"url": server.url})["status_code"] == 200
