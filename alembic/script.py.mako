@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from alembic import op
 
-revision = ${repr(up_revision)}
-down_revision = ${repr(down_revision)}
+revision = "${up_revision}"
+down_revision = "${down_revision}"
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
-    ${upgrades if upgrades else "op.execute(\"\")"}
+    ${upgrades if upgrades else "pass"}
 
 
 def downgrade() -> None:

@@ -33,6 +33,8 @@ from app.wire import (
     BeatAnswer,
     ClaimRequest,
     ClaimResponse,
+    Exchange,
+    ExchangeAnswer,
     Registered,
     ReportRequest,
     ReportResponse,
@@ -119,6 +121,10 @@ class Client:
         self.close()
 
     # ------------------------------------------------------------------ workers
+    def exchange(self, request: Exchange) -> ExchangeAnswer:
+        """Report what ended and claim what comes next; safe to repeat, as each has a key."""
+        return self._model(ExchangeAnswer, "/api/worker/exchange", _encode(request))
+
     def claim(self, request: ClaimRequest) -> ClaimResponse:
         """Ask for attempts; repeating it is safe, as each claim has a key."""
         return self._model(ClaimResponse, "/api/worker/claim", _encode(request))

@@ -125,7 +125,7 @@ class Settings:
         1, "CALLBOARD_WORKER_PROCESSES", help="processes of 'callboard worker'"
     )
     worker_threads: int = setting(
-        8, "CALLBOARD_WORKER_THREADS", help="steps that run at once in one worker process"
+        16, "CALLBOARD_WORKER_THREADS", help="steps that run at once in one worker process"
     )
     orchestrator_processes: int = setting(
         1, "CALLBOARD_ORCHESTRATOR_PROCESSES", help="processes of 'callboard orchestrator'"

@@ -96,6 +96,22 @@ class ReportResponse(Wire):
     answers: list[ReportAnswer]
 
 
+class Exchange(Wire):
+    """Reports of what ended and claims of what comes next, settled in one commit."""
+
+    worker: str = Field(max_length=200)
+    reports: list[Report] = Field(default=[], max_length=1000)
+    claims: list[Claim] = Field(default=[], max_length=1000)
+
+
+class ExchangeAnswer(Wire):
+    """One answer per report and per claim, each in order; ``steps`` as in ``ClaimResponse``."""
+
+    reports: list[ReportAnswer] = []
+    claims: list[ClaimAnswer] = []
+    steps: dict[str, dict[str, Any]] = {}
+
+
 class Beat(Wire):
     """A sign of life of a process. ``running`` are the attempts it works on."""
 

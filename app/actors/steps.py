@@ -28,15 +28,17 @@ from app.tools import Context
 from app.wire import (
     Claim,
     ClaimAnswer,
-    ClaimRequest,
+    Exchange,
     PointerWire,
     Report,
     ReportAnswer,
-    ReportRequest,
     Variables,
 )
 
 log = structlog.get_logger(__name__)
+
+#: An answer, and with a granted claim the step it is about.
+_Answer = tuple[ClaimAnswer, dict[str, Any] | None] | tuple[ReportAnswer, None]
 
 #: Characters of what a step printed that stay with its event.
 TAIL = 2_000
@@ -84,8 +86,7 @@ class Runner:
         self.name = name
         self._settings = settings
         self._secret = secret
-        self._claims = Batcher[Claim, tuple[ClaimAnswer, dict[str, Any] | None]](self._send_claims)
-        self._reports = Batcher[Report, ReportAnswer](self._send_reports, most=50)
+        self._exchange = Batcher[Claim | Report, _Answer](self._send)
         self._work = work
         self._running: dict[Pointer, Attempt] = {}
         self._lock = threading.Lock()
@@ -117,7 +118,7 @@ class Runner:
         # answered again instead of being refused for ever.
         key = f"{self.name}:{':'.join(map(str, attempt.pointer))}"
         claim = Claim(**attempt.pointer._asdict(), key=key)
-        answer, raw = self._insist(lambda: self._claims(claim))
+        answer, raw = self._insist(claim)
         if not answer.granted:
             log.info("claim.refused", reason=answer.reason)
             return
@@ -156,7 +157,7 @@ class Runner:
         if attempt.reason == "fenced":
             return  # somebody else has it, or the execution has ended
         report = self._as_report(attempt, outcome, duration_ms, key)
-        answer = self._insist(lambda: self._reports(report), urgent=True)
+        answer, _ = self._insist(report, urgent=True)
         if not answer.accepted:
             log.info("report.refused", reason=answer.reason)
 
@@ -196,24 +197,24 @@ class Runner:
         return {"kind": "resource", "message": message, "retryable": False}
 
     # ------------------------------------------------------------------ talking to the control plane
-    def _send_claims(
-        self, claims: Sequence[Claim]
-    ) -> list[tuple[ClaimAnswer, dict[str, Any] | None]]:
-        response = self._work.claim(ClaimRequest(worker=self.name, claims=list(claims)))
-        return [(answer, response.steps.get(answer.step or "")) for answer in response.answers]
+    def _send(self, items: Sequence[Claim | Report]) -> list[_Answer]:
+        """Settle claims and reports of several threads in one request; answers in their order."""
+        claims = [item for item in items if isinstance(item, Claim)]
+        reports = [item for item in items if isinstance(item, Report)]
+        answer = self._work.exchange(Exchange(worker=self.name, claims=claims, reports=reports))
+        claimed = ((each, answer.steps.get(each.step or "")) for each in answer.claims)
+        reported = ((each, None) for each in answer.reports)
+        return [next(claimed) if isinstance(item, Claim) else next(reported) for item in items]
 
-    def _send_reports(self, reports: Sequence[Report]) -> list[ReportAnswer]:
-        return self._work.report(ReportRequest(worker=self.name, reports=list(reports))).answers
-
-    def _insist(self, call: Callable[[], Any], *, urgent: bool = False) -> Any:
-        """Repeat *call* until it is answered: a claim or report whose fate is unknown must be settled.
+    def _insist(self, item: Claim | Report, *, urgent: bool = False) -> Any:
+        """Repeat *item* until it is answered: a claim or report of unknown fate must be settled.
 
         While shutting down only an *urgent* one is repeated, and not for ever.
         """
         pause, tries = 0.1, 0
         while True:
             try:
-                return call()
+                return self._exchange(item)
             except UnavailableError as exc:
                 tries += 1
                 if self._stopping.is_set() and (not urgent or tries > 5):

@@ -19,6 +19,7 @@ PUBLIC = frozenset({"/", "/livez", "/readyz", "/health", "/api/health", "/metric
 #: All that the token of a worker pool opens.
 WORKER = frozenset(
     {
+        "/api/worker/exchange",
         "/api/worker/claim",
         "/api/worker/report",
         "/api/worker/beat",

@@ -18,6 +18,8 @@ from app.wire import (
     BeatAnswer,
     ClaimRequest,
     ClaimResponse,
+    Exchange,
+    ExchangeAnswer,
     PoolAnswer,
     PoolHeartbeat,
     PoolList,
@@ -33,6 +35,12 @@ router = APIRouter(prefix="/api/worker", tags=["workers"])
 WORKER_POOL = "worker_pool"
 
 
+@router.post("/exchange", openapi_extra=takes(Exchange), response_model=ExchangeAnswer)
+async def exchange(request: Request) -> Response:
+    """Reports and claims together, in one commit: what workers use."""
+    return await run_in_threadpool(_exchange, request, await read_report(request))
+
+
 @router.post("/claim", openapi_extra=takes(ClaimRequest), response_model=ClaimResponse)
 async def claim(request: Request) -> Response:
     """Grant or refuse each claim; a granted one comes with all it needs to run."""
@@ -45,12 +53,22 @@ async def report(request: Request) -> Response:
     return await run_in_threadpool(_report, request, await read_report(request))
 
 
-# These two are asked for most, and each dependency that the framework resolves costs 20 µs.
+# These are asked for most, and each dependency that the framework resolves costs 20 µs.
+def _exchange(request: Request, body: bytes) -> Response:
+    state = request.app.state
+    control: Control = state.control
+    given = parse(Exchange, body)
+    response = control.work.exchange(given, pool=caller_of(request).pool)
+    state.metrics.claimed(response.claims)
+    state.metrics.reported(given.reports, response.reports)
+    return answer(response)
+
+
 def _claim(request: Request, body: bytes) -> Response:
     state = request.app.state
     control: Control = state.control
     response = control.work.claim(parse(ClaimRequest, body), pool=caller_of(request).pool)
-    state.metrics.claimed(response)
+    state.metrics.claimed(response.answers)
     return answer(response)
 
 
@@ -59,7 +77,7 @@ def _report(request: Request, body: bytes) -> Response:
     control: Control = state.control
     given = parse(ReportRequest, body)
     response = control.work.report(given, pool=caller_of(request).pool)
-    state.metrics.reported(given, response)
+    state.metrics.reported(given.reports, response.answers)
     return answer(response)
 
 

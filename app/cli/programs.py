@@ -75,15 +75,13 @@ def with_worker_token(settings: Settings) -> Settings:
 
 
 def own_environment(settings: Settings) -> dict[str, str]:
-    """The environment of a process of the control plane: ours, and exactly *settings*.
+    """The environment of a process of the control plane: ours, and over it exactly *settings*.
 
     One process each: who counts them is the one who starts them.
     """
-    known = variables_of(*(item.name for item in fields(Settings)))
-    inherited = {name: value for name, value in process_environment().items() if name not in known}
     single = replace(settings, worker_processes=1, orchestrator_processes=1)
     # Lines must come when they are said, not when a buffer is full.
-    return {**inherited, **environment(single), "PYTHONUNBUFFERED": "1"}
+    return {**process_environment(), **environment(single), "PYTHONUNBUFFERED": "1"}
 
 
 def worker_environment(settings: Settings) -> dict[str, str]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from queue import Empty, SimpleQueue
+from threading import Semaphore
 from typing import Protocol
 
 from app.cli.backoff import Backoff
@@ -20,6 +21,9 @@ from app.errors import CallboardError, StartupError
 
 #: Seconds between two looks at the servers.
 PATROL = 0.5
+#: Lines that may wait to be written. Where whoever reads us is slower than our processes speak,
+#: they wait for us to take their lines, as they would for a terminal.
+MOST_LINES = 1000
 
 
 class Servers(Protocol):
@@ -93,6 +97,7 @@ class Supervisor:
         self._server_backoff = dict.fromkeys(server_names, Backoff())
         self._server_due: dict[str, float] = dict.fromkeys(server_names, 0.0)
         self._inbox: SimpleQueue[_Line | _Exit | _Stop | _Call] = SimpleQueue()
+        self._room = Semaphore(MOST_LINES)
         self._next_patrol = 0.0
         self._wishes = 0
 
@@ -127,13 +132,15 @@ class Supervisor:
 
     def _turn(self) -> _Stop | None:
         """Do what is due and one message, if one comes in time; the wish to stop is returned."""
+        self._start_due()
+        self._look_at_servers()
         try:
             message = self._inbox.get(timeout=max(0.0, self._next_due() - time.monotonic()))
         except Empty:
             return None
         match message:
             case _Line():
-                self._speaker.line(message.child.program.name, message.text)
+                self._write(message)
             case _Exit():
                 self._ended(message.child, message.code)
             case _Call():
@@ -223,7 +230,7 @@ class Supervisor:
             message = self._inbox.get()
             match message:
                 case _Line():
-                    self._speaker.line(message.child.program.name, message.text)
+                    self._write(message)
                 case _Exit():
                     message.child.join()
                     self._kept[message.child.program.name].child = None
@@ -234,7 +241,12 @@ class Supervisor:
                 case _:
                     pass
 
+    def _write(self, line: _Line) -> None:
+        self._room.release()
+        self._speaker.line(line.child.program.name, line.text)
+
     def _on_line(self, child: Child, text: str) -> None:
+        self._room.acquire()
         self._inbox.put(_Line(child, text))
 
     def _on_exit(self, child: Child, code: int) -> None:

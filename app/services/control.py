@@ -8,6 +8,7 @@ from app.engine.decide import Limits
 from app.engine.parse import Kinds
 from app.engine.ports import Catalog, Clock, Dispatcher, EventLog, NewId, RuntimeRegistry
 from app.services.advance import Advance
+from app.services.briefing import Briefing
 from app.services.catalog import CatalogService
 from app.services.executions import Executions
 from app.services.large import Storage
@@ -53,7 +54,7 @@ def control(ports: Ports, settings: Settings) -> Control:
     return Control(
         catalog=catalog,
         executions=Executions(events, catalog, dispatcher, reader, new_id=ports.new_id),
-        work=Work(events, catalog, dispatcher, reader, storage=storage, clock=clock),
+        work=Work(events, dispatcher, Briefing(catalog, reader), storage=storage, clock=clock),
         advance=Advance(
             events, catalog, dispatcher, reader, limits=limits, storage=storage, clock=clock
         ),

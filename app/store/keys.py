@@ -1,4 +1,4 @@
-"""The unique keys U1 to U7 of the log, and how a violation is told."""
+"""The unique keys U1 to U7 of the log, and the errors with which both stores refuse a write."""
 
 from __future__ import annotations
 

@@ -131,20 +131,27 @@ SELECT var_name, var_value FROM noetl.transient WHERE execution_id = %s AND var_
 
 COUNT = "SELECT count(*) FROM noetl.event WHERE execution_id = %s"
 
+
+def _none(types: str, *conditions: str) -> str:
+    """SQL that is true where no event of these types exists for the key of event ``e``.
+
+    OFFSET 0 makes Postgres ask once per event, through the key's index. It would join otherwise,
+    and as most executions are short, choose a join that takes minutes for a long one.
+    """
+    more = "".join(f" AND o.attempt {condition}" for condition in conditions)
+    return f"""NOT EXISTS (
+        SELECT FROM noetl.event o
+        WHERE o.execution_id = e.execution_id AND o.step = e.step AND o.visit = e.visit
+          AND o.iteration = e.iteration AND o.type IN ({types}){more}
+        OFFSET 0)"""
+
+
+_SCHEDULED, _STARTED = "'step.scheduled'", "'step.started'"
+
 # What is outstanding: the newest attempt of a key that has no end and is not fenced off.
-_OUTSTANDING = f"""
-      AND NOT EXISTS (
-          SELECT FROM noetl.event o WHERE o.execution_id = e.execution_id AND o.step = e.step
-          AND o.visit = e.visit AND o.iteration = e.iteration AND o.type IN ({_list(STEP_ENDS)}))
-      AND NOT EXISTS (
-          SELECT FROM noetl.event o WHERE o.execution_id = e.execution_id AND o.step = e.step
-          AND o.visit = e.visit AND o.iteration = e.iteration AND o.attempt = e.attempt
-          AND o.type IN ({_list(FENCES)}))
-      AND NOT EXISTS (
-          SELECT FROM noetl.event o WHERE o.execution_id = e.execution_id AND o.step = e.step
-          AND o.visit = e.visit AND o.iteration = e.iteration AND o.attempt > e.attempt
-          AND o.type = 'step.scheduled')
-"""
+_OUTSTANDING = f"""{_none(_list(STEP_ENDS))}
+      AND {_none(_list(FENCES), "= e.attempt")}
+      AND {_none(_SCHEDULED, "> e.attempt")}"""
 
 UNCLAIMED = f"""
 SELECT e.execution_id, e.step, e.visit, e.iteration, e.attempt, e.tool, e.queue
@@ -153,14 +160,12 @@ JOIN LATERAL (
     SELECT e.execution_id, e.step, e.visit, e.iteration, e.attempt,
         e.payload ->> 'tool' AS tool, e.payload ->> 'queue' AS queue
     FROM noetl.event e
-    WHERE e.execution_id = x.execution_id AND e.type = 'step.scheduled'
+    WHERE e.execution_id = x.execution_id AND e.type = {_SCHEDULED}
       AND greatest(e.created_at, to_timestamp((e.payload ->> 'not_before')::float8))
           <= clock_timestamp() - make_interval(secs => %s)
-      AND NOT EXISTS (
-          SELECT FROM noetl.event o WHERE o.execution_id = e.execution_id AND o.step = e.step
-          AND o.visit = e.visit AND o.iteration = e.iteration AND o.attempt = e.attempt
-          AND o.type = 'step.started')
-      {_OUTSTANDING}
+      AND {_none(_STARTED, "= e.attempt")}
+      AND {_OUTSTANDING}
+    OFFSET 0
 ) e ON true
 WHERE x.status = 'RUNNING'
 LIMIT %s
@@ -172,12 +177,14 @@ FROM noetl.execution x
 JOIN LATERAL (
     SELECT e.execution_id, e.step, e.visit, e.iteration, e.attempt, e.worker
     FROM noetl.event e
-    WHERE e.execution_id = x.execution_id AND e.type = 'step.started'
+    WHERE e.execution_id = x.execution_id AND e.type = {_STARTED}
       AND e.created_at <= clock_timestamp() - make_interval(secs => %(lease)s)
+      AND {_OUTSTANDING}
       AND NOT EXISTS (
           SELECT FROM noetl.runtime r WHERE r.kind = 'worker_pool' AND r.name = e.worker
-          AND r.heartbeat > clock_timestamp() - make_interval(secs => %(lease)s))
-      {_OUTSTANDING}
+          AND r.heartbeat > clock_timestamp() - make_interval(secs => %(lease)s)
+          OFFSET 0)
+    OFFSET 0
 ) e ON true
 WHERE x.status = 'RUNNING'
 LIMIT %(limit)s

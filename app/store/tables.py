@@ -121,6 +121,8 @@ KEYS = {
     "event_u5_execution_end": "U5",
     "event_u6_execution_start": "U6",
     "event_u7_started": "U7",
+    # The projection has one row per execution.started.
+    "execution_pkey": "U6",
 }
 
 # The one projection: what a list shows, written with the first and the last event.

@@ -23,7 +23,7 @@ from app.engine.ports import (
     Pointer,
 )
 from app.errors import CallboardError
-from app.wire import ClaimResponse, ReportRequest, ReportResponse
+from app.wire import ClaimAnswer, Report, ReportAnswer
 
 log = structlog.get_logger(__name__)
 
@@ -73,12 +73,12 @@ class Metrics:
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(method, route).observe(seconds)
 
-    def claimed(self, response: ClaimResponse) -> None:
-        for answer in response.answers:
+    def claimed(self, answers: Sequence[ClaimAnswer]) -> None:
+        for answer in answers:
             self._claims.labels("granted" if answer.granted else "refused").inc()
 
-    def reported(self, request: ReportRequest, response: ReportResponse) -> None:
-        for report, answer in zip(request.reports, response.answers, strict=True):
+    def reported(self, reports: Sequence[Report], answers: Sequence[ReportAnswer]) -> None:
+        for report, answer in zip(reports, answers, strict=True):
             outcome: str = report.outcome
             if answer.duplicate:
                 outcome = "duplicate"

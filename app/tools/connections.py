@@ -74,9 +74,11 @@ class Connections:
             connection.close()
 
     def _give_back(self, conninfo: str, connection: Connection) -> None:
-        """Forget all that the step left in the session, then keep the connection."""
+        """Forget all that the step left in the session, then keep the connection.
+
+        One that is inside a transaction cannot do so, and is closed.
+        """
         try:
-            connection.rollback()
             connection.execute("DISCARD ALL")
         except psycopg.Error:
             connection.close()

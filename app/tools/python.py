@@ -12,7 +12,7 @@ Not from the network, and as the worker's own user not from that user's files an
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
 
@@ -95,7 +95,7 @@ def run(request: Input, context: Context) -> Any:
 tool = Tool(
     "python",
     input=Input,
-    run=cast("Any", run),
+    run=run,
     queue="cpu",
     verbatim=frozenset({"code", "code_b64", "code_base64", "source"}),
 )

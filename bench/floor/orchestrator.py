@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 from nats.aio.msg import Msg
@@ -12,7 +12,11 @@ from nats.js import api
 from bench.floor import board
 
 LOCK = "SELECT pg_advisory_xact_lock(%s)"
-READ = "SELECT id, type, payload FROM event WHERE execution = %s AND id > %s ORDER BY id"
+READ = """
+SELECT count(*) FILTER (WHERE type = 'done'),
+    (array_agg(payload) FILTER (WHERE type = 'started'))[1]
+FROM event WHERE execution = %s
+"""
 WRITE = "INSERT INTO event (execution, type, unit) VALUES (%s, %s, %s)"
 #: Executions advanced at once.
 AT_ONCE = 4
@@ -20,33 +24,19 @@ AT_ONCE = 4
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What is known of an execution: the last row seen and how much is done."""
+    """What the rows say (``done``, ``plan``), and how many units were scheduled."""
 
-    seen: int = 0
-    done: int = 0
-    scheduled: int = 0
-    plan: dict[str, Any] = field(default_factory=dict)
-
-    def after(self, rows: list[tuple[int, str, Any]]) -> State:
-        """The state after these rows."""
-        state = self
-        for number, type_, payload in rows:
-            state = replace(
-                state,
-                seen=number,
-                done=state.done + (type_ == "done"),
-                plan=payload if type_ == "started" else state.plan,
-            )
-        return state
+    done: int
+    plan: dict[str, Any]
+    scheduled: int
 
     def due(self) -> range:
         """The units to schedule now. A wide plan runs all but its last at once, then that one."""
         size = self.plan["size"]
-        if self.plan["shape"] == "wide":
-            if self.scheduled == 0:
-                return range(size - 1)
-            return range(size - 1, size) if self.done == self.scheduled < size else range(0)
-        return range(self.done, min(self.done + 1, size)) if self.done == self.scheduled else range(0)
+        if self.done < self.scheduled:
+            return range(0)
+        wide = self.plan["shape"] == "wide" and self.scheduled == 0
+        return range(self.scheduled, size - 1 if wide else min(self.scheduled + 1, size))
 
     @property
     def ended(self) -> bool:
@@ -54,11 +44,12 @@ class State:
 
 
 class Orchestrator:
-    """Keeps the states of what runs."""
+    """Keeps how much of each execution is scheduled; the rows say the rest."""
 
     def __init__(self, here: board.Board) -> None:
         self.here = here
-        self.states: dict[int, State] = {}
+        self.scheduled: dict[int, int] = {}
+        self.ended: set[int] = set()
         self.slots = asyncio.Semaphore(AT_ONCE)
         self.tasks: set[asyncio.Task[None]] = set()
 
@@ -82,21 +73,20 @@ class Orchestrator:
     async def _write(self, execution: int) -> range:
         async with self.here.rows.connection() as connection, connection.transaction():
             await connection.execute(LOCK, (execution,))
-            known = self.states.get(execution, State())
-            rows = await (await connection.execute(READ, (execution, known.seen))).fetchall()
-            if not rows:
+            row = await (await connection.execute(READ, (execution,))).fetchone()
+            assert row is not None
+            state = State(row[0], row[1], self.scheduled.get(execution, 0))
+            if execution in self.ended or not state.plan:
                 return range(0)
-            state = known.after(rows)
             due = state.due()
             new = [(execution, "scheduled", unit) for unit in due]
             if state.ended:
                 new.append((execution, "ended", 0))
             async with connection.cursor() as cursor:
                 await cursor.executemany(WRITE, new)
+        self.scheduled[execution] = state.scheduled + len(due)
         if state.ended:
-            self.states.pop(execution, None)
-        else:
-            self.states[execution] = replace(state, scheduled=state.scheduled + len(due))
+            self.ended.add(execution)
         return due
 
 

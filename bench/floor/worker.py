@@ -58,9 +58,7 @@ class Worker:
 
     async def _run(self, message: Msg) -> None:
         execution, unit = map(int, message.data.split())
-        await asyncio.get_running_loop().run_in_executor(
-            self.threads, self._work, execution, unit
-        )
+        await asyncio.get_running_loop().run_in_executor(self.threads, self._work, execution, unit)
         await message.ack()
 
     def _work(self, execution: int, unit: int) -> None:
@@ -69,27 +67,34 @@ class Worker:
         self.hands.post("/report", {"execution": execution, "unit": unit, "result": result})
 
 
-async def main() -> None:
+async def serve() -> None:
+    """Run units until told to stop."""
+    async with board.board() as here:
+        worker = Worker()
+        await here.streams.subscribe(
+            "floor.pointers.*",
+            stream=board.POINTERS,
+            durable="worker",
+            cb=worker.pointed,
+            manual_ack=True,
+            config=api.ConsumerConfig(max_ack_pending=2 * board.THREADS),
+        )
+        await board.stopped()
+        worker.threads.shutdown()
+
+
+def main() -> None:
     with tempfile.TemporaryDirectory(prefix="floor-") as folder:
         Hands.folder = Path(folder)
         command = [sys.executable, "-I", "-S", str(forks.__file__), folder]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
             assert server.stdout is not None
-            await asyncio.to_thread(server.stdout.readline)
-            async with board.board() as here:
-                worker = Worker()
-                await here.streams.subscribe(
-                    "floor.pointers.*",
-                    stream=board.POINTERS,
-                    durable="worker",
-                    cb=worker.pointed,
-                    manual_ack=True,
-                    config=api.ConsumerConfig(max_ack_pending=2 * board.THREADS),
-                )
-                await board.stopped()
-                worker.threads.shutdown()
-            server.terminate()
+            server.stdout.readline()
+            try:
+                asyncio.run(serve())
+            finally:
+                server.terminate()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

@@ -24,6 +24,12 @@ def http(plane: Plane) -> TestClient:
     return plane.client()
 
 
+@pytest.fixture(scope="session")
+def looker() -> TestClient:
+    """A client of an open plane that its tests only look at: making one each takes most of the time."""
+    return build().client()
+
+
 @pytest.fixture
 def client(plane: Plane) -> Iterator[Client]:
     """Our own client, on a real connection to the plane."""

@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from app.api.access import PUBLIC, WORKER, Access, check_exposure
 from app.errors import ForbiddenError, StartupError, UnauthorizedError
 from app.settings import Settings
-from tests.api.plane import build
+from tests.api.plane import Plane, build
 
 SECURED = {"api_token": "client-token", "worker_tokens": "default=worker-token"}
 
@@ -47,11 +47,16 @@ def test_the_walk_sees_what_the_schema_sees() -> None:
     assert walked == {path.replace("{path}", "{path:path}") for path in app.openapi()["paths"]}
 
 
+@pytest.fixture(scope="module")
+def secured() -> Plane:
+    """A plane that asks for tokens."""
+    return build(**SECURED)
+
+
 @pytest.mark.parametrize(("method", "path"), routes())
-def test_each_route_by_role(method: str, path: str) -> None:
-    plane = build(**SECURED)
+def test_each_route_by_role(secured: Plane, method: str, path: str) -> None:
     statuses = {
-        role: plane.client(token).request(method, path).status_code
+        role: secured.client(token).request(method, path).status_code
         for role, token in {
             "nobody": None,
             "stranger": "wrong",
@@ -69,8 +74,9 @@ def test_each_route_by_role(method: str, path: str) -> None:
 
 
 def test_a_worker_may_claim_report_beat_and_sign_on_and_off_and_nothing_else() -> None:
-    names = ("claim", "report", "beat", "pool/register", "pool/heartbeat", "pool/deregister")
-    assert {f"/api/worker/{name}" for name in names} == WORKER
+    work = {"exchange", "claim", "report", "beat"}
+    presence = {"pool/register", "pool/heartbeat", "pool/deregister"}
+    assert {f"/api/worker/{name}" for name in work | presence} == WORKER
 
 
 def test_a_route_that_is_added_later_is_guarded() -> None:
@@ -97,17 +103,17 @@ def test_nothing_is_public_but_the_probes() -> None:
         "Bearer  client-token ",
     ],
 )
-def test_forms_of_the_header_that_work(header: str) -> None:
+def test_forms_of_the_header_that_work(secured: Plane, header: str) -> None:
     headers = {"authorization": header}
-    assert build(**SECURED).client(**headers).get("/api/executions").status_code == 200
+    assert secured.client(**headers).get("/api/executions").status_code == 200
 
 
 @pytest.mark.parametrize(
     "header",
     ["", "Bearer", "Bearer ", "Basic client-token", "client-token", "Bearer client-tokenx"],
 )
-def test_forms_of_the_header_that_do_not(header: str) -> None:
-    answer = build(**SECURED).client(authorization=header).get("/api/executions")
+def test_forms_of_the_header_that_do_not(secured: Plane, header: str) -> None:
+    answer = secured.client(authorization=header).get("/api/executions")
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"] == "Bearer"
     assert "client-token" not in answer.text

@@ -137,7 +137,7 @@ def test_a_resource_that_is_not_there(
     ("body", "detail"),
     [(b"", "the body is empty"), (b"\xff\xfe", "the body is not UTF-8 text")],
 )
-def test_a_body_without_a_playbook(http: TestClient, body: bytes, detail: str) -> None:
-    answer = http.post("/api/catalog/register", content=body)
+def test_a_body_without_a_playbook(looker: TestClient, body: bytes, detail: str) -> None:
+    answer = looker.post("/api/catalog/register", content=body)
     assert (answer.status_code, answer.json()["detail"]) == (422, detail)
     assert answer.json()["remedy"]

@@ -26,7 +26,7 @@ from app.errors import (
     UnauthorizedError,
     UnavailableError,
 )
-from app.wire import Beat, Claim, ClaimRequest, Report, ReportRequest
+from app.wire import Beat, Claim, ClaimRequest, Exchange, Report, ReportRequest
 from tests.api.plane import CHAIN, Plane, build, served
 
 
@@ -50,6 +50,10 @@ def test_the_life_of_an_execution(plane: Plane, client: Client) -> None:
     for duplicate in (False, True):
         answer = client.report(ReportRequest(worker="w", reports=[report])).answers[0]
         assert (answer.accepted, answer.duplicate) == (True, duplicate)
+
+    again = Exchange(worker="w", reports=[report], claims=[Claim(**pointer, key="c")])
+    exchanged = client.exchange(again)
+    assert (exchanged.reports[0].duplicate, exchanged.claims[0].granted) == (True, False)
 
     beat = Beat(name="w", labels={"pool": "default"}, running=[Claim(**pointer, key="c")])
     assert [p.step for p in client.beat(beat).stop] == []
@@ -236,7 +240,7 @@ def closed_port() -> int:
 
 def test_where_nobody_listens_it_says_so_at_once_and_what_to_do() -> None:
     url = f"http://127.0.0.1:{closed_port()}"
-    with Client(url, patience=60) as client:
+    with Client(url, patience=20) as client:
         started = time.monotonic()
         for call in (client.health, client.stats, lambda: client.execute("p")):
             with pytest.raises(UnavailableError, match=f"no Callboard API at {url}") as caught:

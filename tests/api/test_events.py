@@ -119,6 +119,7 @@ def test_pages_cover_every_event_once(http: TestClient, done: str, filtered: str
         pagination = answer["pagination"]
         assert (pagination["page"], pagination["page_size"]) == (page, 2)
         assert pagination["has_prev"] is (page > 1)
+        assert pagination["has_next"] is (page < -(-total // 2))
         assert (pagination["total_events"], pagination["total_pages"]) == (total, -(-total // 2))
         if not pagination["has_next"]:
             break

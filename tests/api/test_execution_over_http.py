@@ -55,3 +55,23 @@ def test_a_claim_by_a_second_worker_is_refused_with_a_reason(
         assert answer["answers"][0]["granted"] is granted
     assert answer["answers"][0]["reason"] == "claimed by another worker"
     assert answer["steps"] == {}
+
+
+def test_reports_and_claims_travel_together(plane: Plane, http: TestClient) -> None:
+    execution_id = plane.started()
+    reports: list[dict[str, object]] = []
+    claims = [{**pointer, "key": plane.key()} for pointer in plane.pointers()]
+    while reports or claims:
+        body = {"worker": "w1", "reports": reports, "claims": claims}
+        answer = http.post("/api/worker/exchange", json=body).json()
+        assert [report["accepted"] for report in answer["reports"]] == [True] * len(reports)
+        assert [claim["granted"] for claim in answer["claims"]] == [True] * len(claims)
+        assert all(claim["step"] in answer["steps"] for claim in answer["claims"])
+        reports = [{**claim, "outcome": "done", "result": 1} for claim in claims]
+        plane.control.advance.advance(execution_id)
+        claims = [{**pointer, "key": plane.key()} for pointer in plane.pointers()]
+    status = http.get(f"/api/executions/{execution_id}/status").json()
+    assert (status["status"], status["steps"][1]["ended"]) == ("COMPLETED", 3)
+    counted = http.get("/metrics").text
+    assert 'callboard_claims_total{outcome="granted"} 5.0' in counted
+    assert 'callboard_reports_total{outcome="done"} 5.0' in counted

@@ -107,8 +107,8 @@ def test_an_unexpected_error_is_logged_with_an_id_and_not_shown(plane: Plane) ->
         ("PUT", "/api/executions", 405, "method_not_allowed"),
     ],
 )
-def test_unknown_routes(http: TestClient, method: str, path: str, status: int, code: str) -> None:
-    answer = http.request(method, path)
+def test_unknown_routes(looker: TestClient, method: str, path: str, status: int, code: str) -> None:
+    answer = looker.request(method, path)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert answer.headers["content-type"] == "application/problem+json"
     assert path in answer.json()["detail"]
@@ -146,9 +146,9 @@ def test_unknown_routes(http: TestClient, method: str, path: str, status: int, c
     ],
 )
 def test_a_wrong_request_names_the_key_and_never_the_value(
-    http: TestClient, path: str, body: Any, key: str
+    looker: TestClient, path: str, body: Any, key: str
 ) -> None:
-    answer = http.post(path, json=body)
+    answer = looker.post(path, json=body)
     assert answer.status_code == 422
     problem = answer.json()
     assert problem["code"] == "bad_request"
@@ -157,15 +157,15 @@ def test_a_wrong_request_names_the_key_and_never_the_value(
 
 
 @pytest.mark.parametrize("query", ["status=hunter2", "page_size=hunter2", "started_after=hunter2"])
-def test_a_wrong_query_never_repeats_the_value(http: TestClient, query: str) -> None:
-    answer = http.get(f"/api/executions?{query}")
+def test_a_wrong_query_never_repeats_the_value(looker: TestClient, query: str) -> None:
+    answer = looker.get(f"/api/executions?{query}")
     assert answer.status_code == 422
     assert query.partition("=")[0] in answer.json()["detail"]
     assert "hunter2" not in answer.text
 
 
-def test_a_body_that_is_not_json(http: TestClient) -> None:
-    answer = http.post("/api/execute", content=b'{"path": hunter2}')
+def test_a_body_that_is_not_json(looker: TestClient) -> None:
+    answer = looker.post("/api/execute", content=b'{"path": hunter2}')
     assert answer.status_code == 422
     assert "hunter2" not in answer.text
     assert "JSON" in answer.json()["detail"]
@@ -191,9 +191,9 @@ def test_a_body_above_its_limit_is_refused(
     path: str, size: int, setting: str, chunked: bool
 ) -> None:
     body = b"#" * size
-    http = build(**LIMITED).client()
+    looker = build(**LIMITED).client()
     pieces = (body[i : i + 100_000] for i in range(0, size, 100_000))
-    answer = http.post(path, content=pieces if chunked else body)
+    answer = looker.post(path, content=pieces if chunked else body)
     assert answer.status_code == 413
     problem = answer.json()
     assert problem["code"] == "too_large"
@@ -201,9 +201,9 @@ def test_a_body_above_its_limit_is_refused(
 
 
 def test_a_body_at_its_limit_is_read() -> None:
-    http = build(playbook_bytes=2_000).client()
+    looker = build(playbook_bytes=2_000).client()
     body = CHAIN + "#" * (2_000 - len(CHAIN))
-    assert http.post("/api/catalog/register", content=body).status_code == 200
+    assert looker.post("/api/catalog/register", content=body).status_code == 200
 
 
 def test_no_more_of_a_body_is_held_than_its_limit() -> None:
@@ -214,9 +214,9 @@ def test_no_more_of_a_body_is_held_than_its_limit() -> None:
     async def receive() -> dict[str, Any]:
         nonlocal taken
         taken += 50_000
-        return {"type": "http.request", "body": bytes(50_000), "more_body": True}
+        return {"type": "looker.request", "body": bytes(50_000), "more_body": True}
 
-    request = Request({"type": "http", "headers": [], "app": plane.app}, receive)
+    request = Request({"type": "looker", "headers": [], "app": plane.app}, receive)
     tracemalloc.start()
     try:
         with pytest.raises(TooLargeError):
@@ -229,8 +229,8 @@ def test_no_more_of_a_body_is_held_than_its_limit() -> None:
 
 
 def test_a_body_that_lies_about_its_length_is_counted() -> None:
-    http = build(**LIMITED).client()
-    answer = http.post(
+    looker = build(**LIMITED).client()
+    answer = looker.post(
         "/api/catalog/register", content=iter([b"#" * 100_000]), headers={"content-length": "x"}
     )
     assert answer.status_code == 413

@@ -101,6 +101,9 @@ def test_a_pool_token_is_refused_for_the_work_of_another_pool() -> None:
     report = {**pointer, "key": "r", "outcome": "done"}
     answer = other.post("/api/worker/report", json={"worker": "w", "reports": [report]})
     assert answer.status_code == 403
+    for part in ({"claims": claims}, {"reports": [report]}):
+        answer = other.post("/api/worker/exchange", json={"worker": "w", **part})
+        assert answer.status_code == 403
 
 
 def test_a_pool_token_cannot_speak_for_processes_of_others() -> None:

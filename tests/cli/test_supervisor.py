@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from app.cli.backoff import ATTEMPTS
-from app.cli.supervisor import describe_exit
+from app.cli.supervisor import MOST_LINES, describe_exit
 from app.errors import StartupError
 from tests.cli.fakes import POLITE, STUBBORN, Supervise, is_gone, program
 
@@ -42,12 +42,28 @@ def test_starts_a_killed_process_again_and_says_so(supervise: Supervise) -> None
     assert after["other"] == before["other"]
 
 
-def test_a_process_that_speaks_all_the_time_does_not_delay_a_restart(supervise: Supervise) -> None:
-    chatty = "while True: print('x' * 200)"
-    running = supervise(program("chatty", chatty), program("web", POLITE))
+def test_a_loop_that_is_never_idle_still_restarts(supervise: Supervise) -> None:
+    running = supervise(program("web", POLITE))
     running.recorder.wait_for("web", "hello")
+    busy = True
+
+    def again() -> None:
+        if busy:
+            running.supervisor.soon(again)
+
+    running.supervisor.soon(again)
     os.kill(running.supervisor.pids()["web"], signal.SIGKILL)
-    running.recorder.wait_for("web", "hello", times=2)
+    try:
+        running.recorder.wait_for("web", "hello", times=2)
+    finally:
+        busy = False
+
+
+def test_every_line_arrives_however_many_there_are(supervise: Supervise) -> None:
+    running = supervise(program("chatty", f"for n in range({MOST_LINES * 5}): print(n)\n" + POLITE))
+    running.recorder.wait_for("chatty", "hello")
+    numbers = [text for name, text in running.recorder.said if text.isdigit()]
+    assert numbers == [str(number) for number in range(MOST_LINES * 5)]
 
 
 def test_stops_rank_by_rank(supervise: Supervise) -> None:
@@ -67,14 +83,21 @@ def test_kills_what_does_not_stop_within_its_grace(supervise: Supervise) -> None
     assert is_gone(pid)
 
 
-def test_the_second_wish_kills_at_once(supervise: Supervise) -> None:
-    running = supervise(program("deaf", STUBBORN, grace=1000.0))
-    running.recorder.wait_for("deaf", "hello")
-    pid = running.supervisor.pids()["deaf"]
+def test_the_second_wish_kills_those_that_are_stopping_and_those_after_them(
+    supervise: Supervise,
+) -> None:
+    running = supervise(
+        program("first", STUBBORN, rank=0, grace=1000.0),
+        program("second", STUBBORN, rank=1, grace=1000.0),
+    )
+    running.recorder.wait_for("first", "hello")
+    running.recorder.wait_for("second", "hello")
+    pids = list(running.supervisor.pids().values())
     running.supervisor.ask_stop()
+    running.recorder.wait_for("first", "no")
     running.supervisor.ask_stop()
     running.join()
-    assert is_gone(pid)
+    assert all(is_gone(pid) for pid in pids)
 
 
 def test_one_that_cannot_start_stops_everything_and_says_why(supervise: Supervise) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Any
 
@@ -22,10 +23,8 @@ EXPECTED: dict[str, tuple[str, set[str]]] = {
 
 def plan(pool: Database, statement: str) -> str:
     """The plan that a prepared statement keeps, as text."""
-    numbered, count = statement.replace("%b", "%s"), 0
-    while "%s" in numbered:
-        count += 1
-        numbered = numbered.replace("%s", f"${count}", 1)
+    numbers = itertools.count(1)
+    numbered = re.sub(r"%\(\w+\)s|%s", lambda _: f"${next(numbers)}", statement)
     with pool.raw() as connection:
         rows = connection.execute(f"EXPLAIN (GENERIC_PLAN, COSTS OFF) {numbered}".encode())
         return "\n".join(line for (line,) in rows)
@@ -49,6 +48,26 @@ def test_with_one_execution_however_long(pool: Database, name: str, turns: int) 
     with pool.raw() as connection:
         connection.execute("ANALYZE noetl.event")
     check(plan(pool, statement), indexes)
+
+
+@pytest.mark.parametrize("statement", [statements.UNCLAIMED, statements.ABANDONED])
+@pytest.mark.parametrize("short", [0, 3000])
+def test_a_sweep_asks_per_event_even_where_most_executions_are_short(
+    pool: Database, statement: str, short: int
+) -> None:
+    if short:
+        fill(pool, 500)
+        with pool.raw() as connection:
+            connection.execute(
+                "INSERT INTO noetl.event (execution_id, seq, type, payload)"
+                " SELECT n, 1, 'execution.started', '{}' FROM generate_series(2, %s) AS n",
+                [short],
+            )
+            connection.execute("ANALYZE noetl.event")
+    found = plan(pool, statement)
+    assert set(re.findall(r"using (event\w+)", found)) <= KEYS, found
+    assert not re.search("Anti|Hash|Merge|Materialize|Seq Scan|Bitmap", found), found
+    assert "Index Cond: (status = 'RUNNING'::text)" in found
 
 
 def fill(pool: Database, count: int) -> None:

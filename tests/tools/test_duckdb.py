@@ -238,6 +238,12 @@ def test_files_of_other_kinds_are_refused(fail: Any, tmp_path: Path) -> None:
     assert str(place) in error.message
 
 
+@pytest.mark.parametrize("name", ["autoinstall_known_extensions", "autoload_known_extensions"])
+def test_nothing_is_fetched_from_the_network_by_itself(call: Any, name: str) -> None:
+    query = f"select current_setting('{name}') as v"
+    assert call("duckdb", {"query": query})["rows"] == [{"v": False}]
+
+
 def test_settings_do_not_leak_into_the_next_step(call: Any) -> None:
     call("duckdb", {"query": "select 1", "memory_limit": "100MB", "threads": 1})
     query = "select current_setting('memory_limit') as m, current_setting('threads') as t"

@@ -251,9 +251,10 @@ def test_a_stopped_fork_server_does_not_stop_the_worker(
     call: Any, fail: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.tools.child.run.PATIENCE", 0.2)
-    code = "import os\nos.kill(os.getppid(), 19)\nwhile True: pass"
-    error = fail("python", {"code": code, "timeout": 0.3})
-    assert error.kind == "timeout"
+    stopped = threading.Event()
+    code = "import os\nos.kill(os.getppid(), 19)\nprint('stopped')\nwhile True: pass"
+    error = fail("python", {"code": code}, cancelled=stopped, log=lambda *_: stopped.set())
+    assert error.kind == "cancelled"
     assert call("python", {"code": "result = 1"}) == 1
 
 

@@ -237,6 +237,9 @@ def test_a_transaction_is_all_or_nothing(bad: Run, sql: Run) -> None:
     error = bad("insert into t values (1); select nope; insert into t values (2)", transaction=True)
     assert list(error.data) == ["command_0", "command_1"]
     assert sql("select count(*) as n from t")["rows"] == [{"n": 0}]
+    # Psycopg refuses this one itself, so that the server knows of no failure.
+    bad("insert into t values (1); insert into t values (%s, %s)", transaction=True, params=[1])
+    assert sql("select count(*) as n from t")["rows"] == [{"n": 0}]
     sql("insert into t values (1); insert into t values (2)", transaction=True)
     assert sql("select count(*) as n from t")["rows"] == [{"n": 2}]
 

@@ -4,6 +4,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 
@@ -94,6 +95,11 @@ def test_cancel(fail: Any) -> None:
         log=lambda *_: cancelled.set(),
     )
     assert error.kind == "cancelled"
+
+
+def test_what_it_started_is_gone_when_it_returns(call: Any) -> None:
+    pid = int(call("shell", {"cmd": "setsid sleep 600 & echo $!"})["stdout"])
+    assert not psutil.pid_exists(pid)
 
 
 def test_stdin_is_empty_and_broken_pipes_are_silent(call: Any) -> None:

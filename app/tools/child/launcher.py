@@ -37,7 +37,7 @@ main(int(sys.argv[1]), sys.argv[2], sys.argv[5].split())
 
 
 #: How many children wait for a job while there is none.
-SPARES = 2
+SPARES = 4
 
 
 class Spare(NamedTuple):
@@ -131,7 +131,8 @@ class Zygote:
         """
         # Where the fork server is gone, the next step finds out and starts another.
         with self._lock, contextlib.suppress(OSError):
-            self._order(SPARES - self._coming)
+            if self._coming <= SPARES // 2:
+                self._order(SPARES - self._coming)
 
     def _order(self, number: int) -> None:
         if number > 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import atexit
 import contextlib
+import datetime  # noqa: ICN001 (programs know the module by this name)
 import importlib
 import inspect
 import json
@@ -14,6 +15,7 @@ import sys
 import threading
 import traceback
 import types
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
@@ -89,11 +91,9 @@ def _value(job: Mapping[str, Any], filename: str) -> Any:
     source = job["code"]
     # None as modification time: the traceback module shall not look for a file.
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    tree = ast.parse(source, filename)
-    space = _namespace(job, tree, filename)
-    returns = _returns(tree)
-    program = compile(_as_function(tree) if returns else tree, filename, "exec", dont_inherit=True)
-    given = {name: space[name] for name in ("result", "main") if name in space}
+    program, returns = _compiled(source, filename)
+    space = _namespace(job, program, filename)
+    given = space.get("result")  # an input of that name is no result
     try:
         exec(program, space)  # noqa: S102 (this is the tool's purpose; the process is the fence)
         value = space[BODY]() if returns else ...
@@ -106,20 +106,33 @@ def _value(job: Mapping[str, Any], filename: str) -> Any:
     if value is not ...:
         return value
     result = space.get("result")
-    if result is not None and result is not given.get("result"):
+    if result is not None and result is not given:
         return result
     main = space.get("main")
-    if callable(main) and main is not given.get("main") and not returns:
+    if callable(main) and not returns:
         return _call(main, job, space)
     return SILENT
 
 
-def _namespace(job: Mapping[str, Any], tree: ast.Module, filename: str) -> dict[str, Any]:
+def _compiled(source: str, filename: str) -> tuple[types.CodeType, bool]:
+    """The program, and whether it has a top-level ``return``."""
+    try:
+        return compile(source, filename, "exec", dont_inherit=True), False
+    except SyntaxError as exc:
+        if exc.msg != "'return' outside function":
+            raise
+        tree = ast.parse(source, filename)
+        if not _returns(tree):  # it stands in a class
+            raise
+        return compile(_as_function(tree), filename, "exec", dont_inherit=True), True
+
+
+def _namespace(job: Mapping[str, Any], program: types.CodeType, filename: str) -> dict[str, Any]:
     """The globals of the program: a real module's, so that functions, classes and pickles work."""
     inputs = {name: _literal(value) for name, value in job["input"].items()}
     defines_main = any(
-        isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == "main"
-        for node in tree.body
+        isinstance(constant, types.CodeType) and constant.co_name == "main"
+        for constant in program.co_consts
     )
     # With a main() the engine calls, a closing `if __name__ == "__main__": main()` would be one
     # call too many; without one it is the program's own way to start.
@@ -130,9 +143,10 @@ def _namespace(job: Mapping[str, Any], tree: ast.Module, filename: str) -> dict[
     space["__file__"] = filename
     space.update(names.OFFERED)
     space.update(
-        {name: importlib.import_module(name) for name in ("os", "json", "datetime", "uuid")}
-    )
-    space.update(
+        os=os,
+        json=json,
+        datetime=datetime,
+        uuid=uuid,
         args=inputs,
         input_data=dict(inputs),
         variables=variables,

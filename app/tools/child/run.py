@@ -53,13 +53,13 @@ def run(
     become the child's own."""
     preloaded = preloaded_for(job.get("code", ""))
     payload = _encode(job)
-    deadline = time.monotonic() + timeout
     ended = None
     while ended is None:
         spare = _spare(preloaded)
         if folder is not None and spare.uid is not None:
             _give(folder, spare.uid)
-        ended = _Child(spare, context, payload).run(deadline)
+        # The program's time begins when there is a process for it.
+        ended = _Child(spare, context, payload).run(time.monotonic() + timeout)
     if ended.stopped:
         raise _stopped(ended.stopped, timeout)
     if ended.tag == frames.ERROR:

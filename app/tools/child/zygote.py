@@ -89,14 +89,16 @@ class Server:
     def _fork(self) -> None:
         folder = self.folders.pop() if self.folders else self.base / str(next(self.numbers))
         ours, theirs = _channels()
+        path = str(folder)
         try:
+            folder.mkdir(mode=0o700, exist_ok=True)
             pid = os.fork()
         except OSError as exc:
             os.close(ours[-1])
             pid, told = -(exc.errno or 1), []
         else:
             if pid == 0:
-                _become_child(self.pid, ours[:3], folder, own_user=self.own_user)
+                _become_child(self.pid, ours[:3], path, own_user=self.own_user)
             self.children[pid] = Child(ours[3], folder)
             self.selector.register(ours[3], selectors.EVENT_READ, pid)
             told = theirs
@@ -186,7 +188,7 @@ def main(fd: int, base: str, preloaded: Iterable[str]) -> None:
     server.close()
 
 
-def _become_child(parent: int, fds: Sequence[int], folder: Path, *, own_user: bool) -> NoReturn:
+def _become_child(parent: int, fds: Sequence[int], folder: str, *, own_user: bool) -> NoReturn:
     """Turn this fork into a child: isolate it, wait for its job, run that, end."""
     try:
         os.setsid()

@@ -1,0 +1,129 @@
+"""From rounds to figures: JSON for machines, a table for people."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import psutil
+
+from bench.measure import Measured, Round
+from bench.workloads import Workload
+
+HEADER = (
+    "| | workload | measured | rounds | floor | rounds | times floor | goal |"
+    " CPU/step | events | commits | WAL/step | others |"
+)
+LINE = "|---|---|---:|---|---:|---|---:|---:|---:|---:|---:|---:|---:|"
+
+
+def report(results: Iterable[Measured]) -> dict[str, Any]:
+    """Everything measured, as JSON data."""
+    return {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "version": version("callboard"),
+        "machine": {
+            "cpus": psutil.cpu_count(),
+            "load": psutil.getloadavg()[0],
+            "python": platform.python_version(),
+            "system": platform.platform(),
+        },
+        "workloads": [_workload(measured) for measured in results],
+    }
+
+
+def _workload(measured: Measured) -> dict[str, Any]:
+    workload = measured.plan.workload
+    engine, floor = _side(workload, measured.engine), _side(workload, measured.floor)
+    faster_is_more = workload.unit == "steps/s"
+    ratio = engine["median"] / floor["median"]
+    return {
+        "name": workload.name,
+        "title": workload.title.format(steps=workload.steps, executions=workload.executions),
+        "unit": workload.unit,
+        "goal": workload.goal,
+        "steps": workload.steps,
+        "executions": workload.executions,
+        "engine": engine,
+        "floor": floor,
+        # How many times the floor's time we take, whatever the unit.
+        "times_floor": 1 / ratio if faster_is_more else ratio,
+    }
+
+
+def _side(workload: Workload, rounds: Sequence[Round]) -> dict[str, Any]:
+    values = [done.value(workload) for done in rounds]
+    steps = workload.size
+    middle = sorted(rounds, key=lambda done: done.value(workload))[len(rounds) // 2]
+    times = sorted(seconds * 1000 for done in rounds for seconds in done.seconds)
+    return {
+        "median": statistics.median(values),
+        "values": values,
+        "p50_ms": statistics.median(times),
+        "p99_ms": times[min(len(times) - 1, int(len(times) * 0.99))],
+        "samples": len(times),
+        "cpu_ms_per_step": {
+            name: 1000 * seconds / steps for name, seconds in sorted(middle.used.cpu.items())
+        },
+        "events_per_step": middle.events / steps,
+        "commits_per_step": middle.used.commits / steps,
+        "wal_bytes_per_step": middle.used.wal / steps,
+        # The share of the machine that processes outside of this measurement used: the noise.
+        "others": statistics.median(done.used.others for done in rounds),
+    }
+
+
+def table(data: dict[str, Any]) -> str:
+    """The figures as a Markdown table, and the CPU time by process below it."""
+    rows = [_row(item) for item in data["workloads"]]
+    lines = [HEADER, LINE, *rows, "", "CPU milliseconds per step, by process:", ""]
+    names = sorted(
+        {name for item in data["workloads"] for name in item["engine"]["cpu_ms_per_step"]}
+    )
+    lines += [f"| | {' | '.join(names)} |", f"|---|{'---:|' * len(names)}"]
+    for item in data["workloads"]:
+        for side, label in (("engine", item["name"]), ("floor", f"{item['name']} floor")):
+            cpu = item[side]["cpu_ms_per_step"]
+            cells = (f"{cpu[name]:.2f}" if name in cpu else "" for name in names)
+            lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _row(item: dict[str, Any]) -> str:
+    engine, floor, unit = item["engine"], item["floor"], item["unit"]
+    sign = "≥" if unit == "steps/s" else "≤"
+    cells = [
+        item["name"],
+        item["title"],
+        f"{_figure(engine, unit)} {unit}",
+        _spread(engine, unit),
+        _figure(floor, unit),
+        _spread(floor, unit),
+        f"{item['times_floor']:.2f}",
+        f"{sign} {item['goal']:g}",
+        f"{sum(engine['cpu_ms_per_step'].values()):.2f} ms",
+        f"{engine['events_per_step']:.2f}",
+        f"{engine['commits_per_step']:.2f}",
+        f"{engine['wal_bytes_per_step']:.0f} B",
+        f"{100 * max(engine['others'], floor['others']):.0f} %",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _figure(side: dict[str, Any], unit: str) -> str:
+    if unit == "ms":
+        return f"p50 {side['p50_ms']:.1f}, p99 {side['p99_ms']:.1f}"
+    return _number(side["median"], unit)
+
+
+def _spread(side: dict[str, Any], unit: str) -> str:
+    """The slowest and the fastest round."""
+    return f"{_number(min(side['values']), unit)} to {_number(max(side['values']), unit)}"
+
+
+def _number(value: float, unit: str) -> str:
+    return f"{value:.0f}" if unit == "steps/s" else f"{value:.2f}"

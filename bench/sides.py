@@ -1,0 +1,138 @@
+"""The two that are measured, as their client sees them: start an execution, learn that it ended."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+import orjson
+import psycopg
+import urllib3
+
+from bench.stack import Side
+from bench.workloads import Workload
+
+#: Seconds between two looks.
+PAUSE = 0.002
+PATIENCE = 120.0
+
+
+class FailedRunError(Exception):
+    """An execution did not end well, so its time means nothing."""
+
+
+class Client(ABC):
+    """Starts executions over HTTP. Whether one ended is asked over HTTP, whether many, of the log."""
+
+    #: Counts those of the ids that ended, and those that ended well.
+    ENDED: ClassVar[str]
+    #: Counts the rows of the ids.
+    EVENTS: ClassVar[str]
+
+    def __init__(self, side: Side) -> None:
+        self.side = side
+        self.http = urllib3.connection_from_url(side.url, maxsize=8, retries=False, timeout=30.0)
+        self.rows = psycopg.connect(side.database_url, autocommit=True)
+
+    def close(self) -> None:
+        self.http.close()
+        self.rows.close()
+
+    @abstractmethod
+    def prepare(self, workload: Workload) -> None:
+        """Make the workload known."""
+
+    @abstractmethod
+    def start(self, workload: Workload) -> int:
+        """Start one execution; its id."""
+
+    @abstractmethod
+    def has_ended(self, execution: int) -> bool:
+        """Ask over HTTP, as a client would."""
+
+    def wait(self, execution: int) -> None:
+        """Return when its client knows that it ended."""
+        deadline = time.monotonic() + PATIENCE
+        while not self.has_ended(execution):
+            if time.monotonic() > deadline:
+                raise FailedRunError(f"execution {execution} did not end in {PATIENCE:g} s")
+            time.sleep(PAUSE)
+
+    def wait_all(self, executions: Sequence[int]) -> None:
+        """Return when all have ended. Raises ``FailedRunError`` where one did not end well."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            row = self.rows.execute(self.ENDED, (list(executions),)).fetchone()
+            assert row is not None
+            ended, well = row
+            if ended > well:
+                raise FailedRunError(
+                    f"{type(self).__name__}: {ended - well} of {len(executions)} executions failed"
+                )
+            if ended == len(executions):
+                return
+            if time.monotonic() > deadline:
+                missing = len(executions) - ended
+                raise FailedRunError(
+                    f"{type(self).__name__}: {missing} of {len(executions)} executions did not end"
+                    f" in {PATIENCE:g} s; they have {self.events(executions)} events"
+                )
+            time.sleep(PAUSE)
+
+    def events(self, executions: Iterable[int]) -> int:
+        """How many rows of the log they have."""
+        row = self.rows.execute(self.EVENTS, (list(executions),)).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """The JSON that *path* answers."""
+        raw = orjson.dumps(body) if isinstance(body, dict) else body
+        answer = self.http.request(
+            method, path, body=raw, headers={"Content-Type": "application/json"}
+        )
+        if answer.status >= 300:
+            raise FailedRunError(f"{method} {path} answered {answer.status}: {answer.data[:500]!r}")
+        return orjson.loads(answer.data)
+
+
+class Engine(Client):
+    """Callboard."""
+
+    ENDED = (
+        "SELECT count(*), count(*) FILTER (WHERE status = 'COMPLETED') FROM noetl.execution"
+        " WHERE execution_id = ANY(%s) AND status <> 'RUNNING'"
+    )
+    EVENTS = "SELECT count(*) FROM noetl.event WHERE execution_id = ANY(%s)"
+
+    def prepare(self, workload: Workload) -> None:
+        self.ask("POST", "/api/catalog/register", {"content": workload.playbook()})
+
+    def start(self, workload: Workload) -> int:
+        body = {"path": f"bench/{workload.name.lower()}"}
+        return int(self.ask("POST", "/api/execute", body)["execution_id"])
+
+    def has_ended(self, execution: int) -> bool:
+        status = self.ask("GET", f"/api/executions/{execution}/cancellation-check")["status"]
+        if status in {"FAILED", "CANCELLED"}:
+            raise FailedRunError(f"execution {execution} is {status}")
+        return bool(status == "COMPLETED")
+
+
+class Floor(Client):
+    """The same hops, bare."""
+
+    ENDED = "SELECT count(*), count(*) FROM event WHERE execution = ANY(%s) AND type = 'ended'"
+    EVENTS = "SELECT count(*) FROM event WHERE execution = ANY(%s)"
+
+    def prepare(self, workload: Workload) -> None:
+        """Its plan comes with each start."""
+
+    def start(self, workload: Workload) -> int:
+        plan = {"shape": workload.shape, "size": workload.steps}
+        return int(self.ask("POST", "/start", plan)["execution_id"])
+
+    def has_ended(self, execution: int) -> bool:
+        return bool(self.ask("GET", f"/ended/{execution}")["status"] == "COMPLETED")

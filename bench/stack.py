@@ -1,0 +1,138 @@
+"""Everything that is measured, started: servers, the processes of ``callboard up``, those of the floor."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from app.cli.house import wait_ready
+from app.cli.programs import Places, at_home, programs
+from app.cli.ready import free_port
+from app.embedded.stack import EmbeddedStack
+from app.errors import StartupError
+from app.settings import load, process_environment
+from app.store.migrations import upgrade
+from bench.floor import board
+
+#: Processes of the floor by the names of those whose part they play.
+FLOOR = {"web": "server", "orchestrator": "orchestrator", "worker": "worker"}
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two that are measured: where its API and its log are, and its processes."""
+
+    url: str
+    database_url: str
+    pids: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    engine: Side
+    floor: Side
+
+
+@contextlib.contextmanager
+def stack(home: Path | None = None) -> Iterator[Sides]:
+    """Both sides on one durable Postgres and one NATS, ready; stopped on leaving."""
+    with ExitStack() as exits:
+        folder = home or Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        servers = exits.enter_context(EmbeddedStack(folder))
+        assert servers.postgres is not None
+        assert servers.nats is not None
+        pids = {"postgres": servers.postgres.pid or 0, "nats": servers.nats.pid or 0}
+        upgrade(servers.database_url)
+        engine, ours = _engine(servers, folder, exits)
+        floor, floor_database, theirs = _floor(servers, folder, exits)
+        for url in (engine, floor):
+            _wait(url, {**ours, **theirs}, folder)
+        yield Sides(
+            Side(engine, servers.database_url, pids | _pids(ours)),
+            Side(floor, floor_database, pids | _pids(theirs)),
+        )
+
+
+def _pids(processes: Mapping[str, subprocess.Popen[bytes]]) -> dict[str, int]:
+    return {name.removeprefix("floor-"): process.pid for name, process in processes.items()}
+
+
+def _engine(
+    servers: EmbeddedStack, folder: Path, exits: ExitStack
+) -> tuple[str, dict[str, subprocess.Popen[bytes]]]:
+    """The processes that ``callboard up`` starts, with its defaults."""
+    settings = load({}, home=folder, port=free_port()).settings
+    places = Places(servers.environment(), servers.worker_environment())
+    processes = {
+        program.name: _start(program.name, program.command, program.environment, folder, exits)
+        for program in programs(settings, places)
+    }
+    return at_home(settings).url, processes
+
+
+def _floor(
+    servers: EmbeddedStack, folder: Path, exits: ExitStack
+) -> tuple[str, str, dict[str, subprocess.Popen[bytes]]]:
+    assert servers.postgres is not None
+    database_url = servers.postgres.create_database("floor")
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(board.SCHEMA)
+    port = free_port()
+    variables = {
+        **process_environment(),
+        board.DATABASE: database_url,
+        board.NATS: servers.nats_url,
+        board.PORT: str(port),
+    }
+    processes = {
+        f"floor-{name}": _start(
+            f"floor-{name}",
+            (sys.executable, "-m", f"bench.floor.{module}"),
+            variables,
+            folder,
+            exits,
+        )
+        for name, module in FLOOR.items()
+    }
+    return f"http://127.0.0.1:{port}", database_url, processes
+
+
+def _start(
+    name: str,
+    command: tuple[str, ...],
+    environment: Mapping[str, str],
+    folder: Path,
+    exits: ExitStack,
+) -> subprocess.Popen[bytes]:
+    log = exits.enter_context((folder / f"{name}.log").open("wb"))
+    process = subprocess.Popen(
+        command, env=environment, stdout=log, stderr=log, cwd=Path(__file__).parents[1]
+    )
+    exits.callback(_stop, process)
+    return process
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _wait(url: str, processes: Mapping[str, subprocess.Popen[bytes]], folder: Path) -> None:
+    """Return when *url* is ready. Raises ``StartupError`` where a process has ended instead."""
+    wait_ready(url)
+    for name, process in processes.items():
+        if process.poll() is not None:
+            said = (folder / f"{name}.log").read_text(errors="replace")[-2000:]
+            raise StartupError(f"{name} ended with {process.returncode}: {said}")
