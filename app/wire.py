@@ -15,7 +15,8 @@ Id = Annotated[str, BeforeValidator(str)]
 class Wire(BaseModel):
     """Base of all of them: unknown keys are ignored, so that older and newer sides understand each other."""
 
-    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+    # Built on first use: a run without servers never needs most of them.
+    model_config = ConfigDict(extra="ignore", populate_by_name=True, defer_build=True)
 
 
 # ---------------------------------------------------------------------- workers

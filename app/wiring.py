@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from app.actors.declare import ORCHESTRATE
-from app.api.health import Check
 from app.errors import CallboardError, StartupError
 from app.services.control import Control, Ports, control
+from app.services.health import Check
 from app.settings import Settings
 from app.tools import Tool, kinds, load_tool
 
@@ -153,12 +153,11 @@ def local_plane(
     from app.actors.declare import declare_orchestrator, declare_steps
     from app.actors.steps import Runner, secrets_from
     from app.brokers.dispatch import DramatiqDispatcher
-    from app.brokers.redeliver import RedeliverOnInfrastructureError
     from app.settings import secret_variables
     from app.store.ids import Snowflake
     from app.store.memory import MemoryCatalog, MemoryLog, MemoryRuntime
 
-    broker = StubBroker(middleware=[RedeliverOnInfrastructureError()])
+    broker = StubBroker(middleware=[])
     runtime = MemoryRuntime()
     ports = Ports(
         events=MemoryLog(runtime),

@@ -8,9 +8,9 @@ from app.api import catalog, dashboard, events, execute, executions, problems, r
 from app.api import health as probes
 from app.api.access import Access, authorise, check_exposure
 from app.api.bodies import Limits
-from app.api.health import Check, Health
 from app.api.observe import Observe
 from app.services.control import Control
+from app.services.health import Check, Health
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Protocol
+from dataclasses import asdict
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
 from app.api.dependencies import MetricsDep
 from app.api.problems import problem
+from app.services.health import Health
 from app.telemetry.metrics import CONTENT_TYPE
 from app.wire import CheckRow, Readiness
 
 router = APIRouter(tags=["health"])
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that work depends on; ``remedy`` says what to do where it is not ok."""
-
-    name: str
-    ok: bool
-    message: str = ""
-    remedy: str | None = None
-
-
-class Health(Protocol):
-    """What readiness asks; given by ``wiring``."""
-
-    def checks(self) -> Sequence[Check]:
-        """Look now. Never raises: what cannot be reached is a check that is not ok."""
 
 
 async def _health(request: Request) -> Health:

@@ -132,14 +132,14 @@ SELECT var_name, var_value FROM noetl.transient WHERE execution_id = %s AND var_
 COUNT = "SELECT count(*) FROM noetl.event WHERE execution_id = %s"
 
 
-def _none(types: str, *conditions: str) -> str:
-    """SQL that is true where no event of these types exists for the key of event ``e``.
+def _some(types: str, *conditions: str) -> str:
+    """SQL that is true where an event of these types exists for the key of event ``e``.
 
     OFFSET 0 makes Postgres ask once per event, through the key's index. It would join otherwise,
     and as most executions are short, choose a join that takes minutes for a long one.
     """
     more = "".join(f" AND o.attempt {condition}" for condition in conditions)
-    return f"""NOT EXISTS (
+    return f"""EXISTS (
         SELECT FROM noetl.event o
         WHERE o.execution_id = e.execution_id AND o.step = e.step AND o.visit = e.visit
           AND o.iteration = e.iteration AND o.type IN ({types}){more}
@@ -149,9 +149,9 @@ def _none(types: str, *conditions: str) -> str:
 _SCHEDULED, _STARTED = "'step.scheduled'", "'step.started'"
 
 # What is outstanding: the newest attempt of a key that has no end and is not fenced off.
-_OUTSTANDING = f"""{_none(_list(STEP_ENDS))}
-      AND {_none(_list(FENCES), "= e.attempt")}
-      AND {_none(_SCHEDULED, "> e.attempt")}"""
+_OUTSTANDING = f"""NOT {_some(_list(STEP_ENDS))}
+      AND NOT {_some(_list(FENCES), "= e.attempt")}
+      AND NOT {_some(_SCHEDULED, "> e.attempt")}"""
 
 UNCLAIMED = f"""
 SELECT e.execution_id, e.step, e.visit, e.iteration, e.attempt, e.tool, e.queue
@@ -163,7 +163,7 @@ JOIN LATERAL (
     WHERE e.execution_id = x.execution_id AND e.type = {_SCHEDULED}
       AND greatest(e.created_at, to_timestamp((e.payload ->> 'not_before')::float8))
           <= clock_timestamp() - make_interval(secs => %s)
-      AND {_none(_STARTED, "= e.attempt")}
+      AND NOT {_some(_STARTED, "= e.attempt")}
       AND {_OUTSTANDING}
     OFFSET 0
 ) e ON true
@@ -184,6 +184,7 @@ JOIN LATERAL (
           SELECT FROM noetl.runtime r WHERE r.kind = 'worker_pool' AND r.name = e.worker
           AND r.heartbeat > clock_timestamp() - make_interval(secs => %(lease)s)
           OFFSET 0)
+      AND {_some(_SCHEDULED, "= e.attempt")}
     OFFSET 0
 ) e ON true
 WHERE x.status = 'RUNNING'

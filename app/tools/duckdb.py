@@ -60,6 +60,8 @@ def run(request: Input, context: Context) -> dict[str, Any]:
     if place != MEMORY:
         Path(place).absolute().parent.mkdir(parents=True, exist_ok=True)
     with databases.opened(place, context, time.monotonic() + timeout, keep=own) as connection:
+        # What does not fit into memory is spilled there; by default, to the worker's folder.
+        connection.execute(f"SET temp_directory={_quoted(str(context.workspace / 'spill'))}")
         connection.execute(f"SET memory_limit={_quoted(request.memory_limit)}")
         connection.execute(f"SET threads={request.threads}")
         done: list[dict[str, Any]] = []

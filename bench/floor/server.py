@@ -88,4 +88,11 @@ def _answer(body: dict[str, object]) -> Response:
 
 
 if __name__ == "__main__":
-    uvicorn.run(app, port=int(os.environ[board.PORT]), log_level="warning", access_log=False)
+    # Connections are kept while the other side has its turn.
+    uvicorn.run(
+        app,
+        port=int(os.environ[board.PORT]),
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=3600,
+    )

@@ -159,10 +159,10 @@ def test_a_wrong_filter_is_named(looker: TestClient, query: str, key: str) -> No
     assert key in answer.json()["detail"]
 
 
-def test_one_execution_by_both_names(plane: Plane, looker: TestClient) -> None:
+def test_one_execution_by_both_names(plane: Plane, http: TestClient) -> None:
     execution_id = plane.started()
-    detail = looker.get(f"/api/executions/{execution_id}").json()
-    alias = looker.get(f"/api/execute/{execution_id}").json()
+    detail = http.get(f"/api/executions/{execution_id}").json()
+    alias = http.get(f"/api/execute/{execution_id}").json()
     for answer in (detail, alias):
         del answer["duration_seconds"], answer["duration_human"]
     assert alias == detail
@@ -174,24 +174,24 @@ def test_one_execution_by_both_names(plane: Plane, looker: TestClient) -> None:
 
 
 def test_progress_counts_ended_steps_and_an_ended_execution_shows_its_result(
-    plane: Plane, looker: TestClient
+    plane: Plane, http: TestClient
 ) -> None:
     execution_id = plane.started()
-    plane.work(execution_id, looker, rounds=1)
-    detail = looker.get(f"/api/executions/{execution_id}?include_events=false").json()
+    plane.work(execution_id, http, rounds=1)
+    detail = http.get(f"/api/executions/{execution_id}?include_events=false").json()
     assert (detail["progress"], detail["result"]) == (33, None)
     assert (detail["events"], detail["events_included"], detail["pagination"]) == ([], False, None)
-    plane.work(execution_id, looker)
-    detail = looker.get(f"/api/executions/{execution_id}").json()
+    plane.work(execution_id, http)
+    detail = http.get(f"/api/executions/{execution_id}").json()
     assert (detail["status"], detail["progress"]) == ("COMPLETED", 100)
     assert detail["result"] == {"step": "finish", "index": -1}
     assert detail["end_time"] is not None
 
 
-def test_status_of_a_running_execution(plane: Plane, looker: TestClient) -> None:
+def test_status_of_a_running_execution(plane: Plane, http: TestClient) -> None:
     execution_id = plane.started()
-    plane.work(execution_id, looker, rounds=1)
-    status = looker.get(f"/api/executions/{execution_id}/status").json()
+    plane.work(execution_id, http, rounds=1)
+    status = http.get(f"/api/executions/{execution_id}/status").json()
     assert (status["status"], status["completed"], status["failed"]) == ("RUNNING", False, False)
     assert (status["current_step"], status["completed_steps"]) == ("work", ["start"])
     assert (status["source"], status["completion_inferred"]) == ("engine", False)
@@ -208,88 +208,88 @@ def test_status_of_a_running_execution(plane: Plane, looker: TestClient) -> None
     assert status["variables"]["start"] == {"step": "start", "index": -1}
 
 
-def test_status_of_a_failed_execution_tells_the_error(plane: Plane, looker: TestClient) -> None:
+def test_status_of_a_failed_execution_tells_the_error(plane: Plane, http: TestClient) -> None:
     execution_id = plane.started()
     (pointer,) = plane.pointers()
     claims = [{**pointer, "key": "c"}]
-    looker.post("/api/worker/claim", json={"worker": "w", "claims": claims})
+    http.post("/api/worker/claim", json={"worker": "w", "claims": claims})
     report = {
         **pointer,
         "key": "r",
         "outcome": "failed",
         "error": {"kind": "timeout", "message": "took too long", "retryable": False},
     }
-    looker.post("/api/worker/report", json={"worker": "w", "reports": [report]})
+    http.post("/api/worker/report", json={"worker": "w", "reports": [report]})
     plane.control.advance.advance(execution_id)
-    status = looker.get(f"/api/executions/{execution_id}/status").json()
+    status = http.get(f"/api/executions/{execution_id}/status").json()
     assert (status["status"], status["completed"], status["failed"]) == ("FAILED", False, True)
     assert "took too long" in status["error"]
     assert status["steps"][0]["error"] == "took too long"
 
 
 def test_large_variables_are_mentioned_unless_all_are_asked_for(
-    plane: Plane, looker: TestClient
+    plane: Plane, http: TestClient
 ) -> None:
     execution_id = plane.started(greeting="x" * 5000)
     url = f"/api/executions/{execution_id}/status"
-    compact = looker.get(url).json()["variables"]
+    compact = http.get(url).json()["variables"]
     assert compact["greeting"] == {"_truncated": True, "_size_bytes": 5002}
     assert compact["items"] == [1, 2, 3]
-    assert looker.get(f"{url}?full=true").json()["variables"]["greeting"] == "x" * 5000
-    assert looker.get(f"{url}?variables=false").json()["variables"] == {}
+    assert http.get(f"{url}?full=true").json()["variables"]["greeting"] == "x" * 5000
+    assert http.get(f"{url}?variables=false").json()["variables"] == {}
 
 
 def test_results_of_the_last_step_of_a_named_one_and_of_a_loop(
-    plane: Plane, looker: TestClient
+    plane: Plane, http: TestClient
 ) -> None:
     execution_id = plane.started()
     url = f"/api/executions/{execution_id}/result"
-    assert looker.get(url).status_code == 404
-    plane.work(execution_id, looker)
-    assert looker.get(url).json() == {
+    assert http.get(url).status_code == 404
+    plane.work(execution_id, http)
+    assert http.get(url).json() == {
         "execution_id": str(execution_id),
         "step": "finish",
         "status": "done",
         "result": {"step": "finish", "index": -1},
     }
-    assert looker.get(f"{url}?step=start").json()["result"] == {"step": "start", "index": -1}
-    loop = looker.get(f"{url}?step=work").json()["result"]
+    assert http.get(f"{url}?step=start").json()["result"] == {"step": "start", "index": -1}
+    loop = http.get(f"{url}?step=work").json()["result"]
     assert loop["stats"] == {"total": 3, "success": 3, "failed": 0}
     assert [item["index"] for item in loop["results"]] == [0, 1, 2]
-    assert looker.get(f"{url}?step=nowhere").status_code == 404
+    assert http.get(f"{url}?step=nowhere").status_code == 404
 
 
-def test_a_result_kept_by_reference_is_read_through(looker: TestClient) -> None:
+def test_a_result_kept_by_reference_is_read_through(http: TestClient) -> None:
     plane = build(inline_bytes=100)
     plane.control.catalog.register(CHAIN)
-    looker = plane.client()
+    http = plane.client()
     execution_id = plane.started()
     (pointer,) = plane.pointers()
-    looker.post("/api/worker/claim", json={"worker": "w", "claims": [{**pointer, "key": "c"}]})
+    http.post("/api/worker/claim", json={"worker": "w", "claims": [{**pointer, "key": "c"}]})
     report = {**pointer, "key": "r", "outcome": "done", "result": {"text": "x" * 1000, "n": 7}}
-    looker.post("/api/worker/report", json={"worker": "w", "reports": [report]})
-    answer = looker.get(f"/api/executions/{execution_id}/result?step=start").json()
+    http.post("/api/worker/report", json={"worker": "w", "reports": [report]})
+    answer = http.get(f"/api/executions/{execution_id}/result?step=start").json()
     assert (answer["result"]["text"], answer["result"]["n"]) == ("x" * 1000, 7)
-    events = looker.get(f"/api/executions/{execution_id}/events?event_type=call.done").json()
+    events = http.get(f"/api/executions/{execution_id}/events?event_type=call.done").json()
     (event,) = events["events"]
     assert event["result"]["context"] == {"n": 7}
     assert event["result"]["reference"]["ref"].startswith(f"noetl://execution/{execution_id}/")
 
 
-def test_cancel_and_cancel_again(plane: Plane, looker: TestClient) -> None:
+def test_cancel_and_cancel_again(plane: Plane, http: TestClient) -> None:
     execution_id = plane.started()
     url = f"/api/executions/{execution_id}"
-    check = looker.get(f"{url}/cancellation-check").json()
+    check = http.get(f"{url}/cancellation-check").json()
     assert (check["status"], check["cancelled"], check["event_type"]) == ("RUNNING", False, None)
-    assert looker.post(f"{url}/cancel", json={"reason": "enough"}).json() == {
+    assert http.post(f"{url}/cancel", json={"reason": "enough"}).json() == {
         "status": "cancelled",
         "execution_id": str(execution_id),
         "cancelled_executions": [str(execution_id)],
         "message": "1 execution cancelled",
     }
-    again = looker.post(f"{url}/cancel").json()
+    again = http.post(f"{url}/cancel").json()
     assert (again["status"], again["cancelled_executions"]) == ("already_completed", [])
-    assert looker.get(f"{url}/cancellation-check").json() == {
+    assert http.get(f"{url}/cancellation-check").json() == {
         "execution_id": str(execution_id),
         "status": "CANCELLED",
         "event_type": "execution.cancelled",
@@ -297,27 +297,27 @@ def test_cancel_and_cancel_again(plane: Plane, looker: TestClient) -> None:
         "completed": False,
         "failed": False,
     }
-    status = looker.get(f"{url}/status").json()
+    status = http.get(f"{url}/status").json()
     assert (status["completed"], status["failed"]) == (True, False)
 
 
-def test_cancel_cascades_to_children_unless_told_not_to(plane: Plane, looker: TestClient) -> None:
+def test_cancel_cascades_to_children_unless_told_not_to(plane: Plane, http: TestClient) -> None:
     def family() -> tuple[str, str]:
         parent = str(plane.started())
         body = {"path": "tests/chain", "parent_execution_id": parent}
-        return parent, looker.post("/api/execute", json=body).json()["execution_id"]
+        return parent, http.post("/api/execute", json=body).json()["execution_id"]
 
     parent, child = family()
-    answer = looker.post(f"/api/executions/{parent}/cancel").json()
+    answer = http.post(f"/api/executions/{parent}/cancel").json()
     assert answer["cancelled_executions"] == [parent, child]
     assert (
-        looker.get(f"/api/executions?parent_execution_id={parent}").json()[0]["parent_execution_id"]
+        http.get(f"/api/executions?parent_execution_id={parent}").json()[0]["parent_execution_id"]
         == parent
     )
     parent, child = family()
-    answer = looker.post(f"/api/executions/{parent}/cancel", json={"cascade": False}).json()
+    answer = http.post(f"/api/executions/{parent}/cancel", json={"cascade": False}).json()
     assert answer["cancelled_executions"] == [parent]
-    assert looker.get(f"/api/executions/{child}/status").json()["status"] == "RUNNING"
+    assert http.get(f"/api/executions/{child}/status").json()["status"] == "RUNNING"
 
 
 @pytest.mark.parametrize(
@@ -355,12 +355,12 @@ def test_durations_for_people(seconds: float, text: str) -> None:
     assert human(seconds) == text
 
 
-def test_dashboard_counts_what_there_is(plane: Plane, looker: TestClient) -> None:
+def test_dashboard_counts_what_there_is(plane: Plane, http: TestClient) -> None:
     first, second, _ = (plane.started() for _ in range(3))
     plane.dispatcher.steps[:] = [s for s in plane.dispatcher.steps if s.pointer[0] == first]
-    plane.work(first, looker)
-    looker.post(f"/api/executions/{second}/cancel")
-    stats = looker.get("/api/dashboard/stats").json()
+    plane.work(first, http)
+    http.post(f"/api/executions/{second}/cancel")
+    stats = http.get("/api/dashboard/stats").json()
     assert stats["status"] == "ok"
     assert stats["stats"] == {
         "total_executions": 3,

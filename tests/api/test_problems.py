@@ -191,9 +191,9 @@ def test_a_body_above_its_limit_is_refused(
     path: str, size: int, setting: str, chunked: bool
 ) -> None:
     body = b"#" * size
-    looker = build(**LIMITED).client()
+    http = build(**LIMITED).client()
     pieces = (body[i : i + 100_000] for i in range(0, size, 100_000))
-    answer = looker.post(path, content=pieces if chunked else body)
+    answer = http.post(path, content=pieces if chunked else body)
     assert answer.status_code == 413
     problem = answer.json()
     assert problem["code"] == "too_large"
@@ -201,9 +201,9 @@ def test_a_body_above_its_limit_is_refused(
 
 
 def test_a_body_at_its_limit_is_read() -> None:
-    looker = build(playbook_bytes=2_000).client()
+    http = build(playbook_bytes=2_000).client()
     body = CHAIN + "#" * (2_000 - len(CHAIN))
-    assert looker.post("/api/catalog/register", content=body).status_code == 200
+    assert http.post("/api/catalog/register", content=body).status_code == 200
 
 
 def test_no_more_of_a_body_is_held_than_its_limit() -> None:
@@ -214,9 +214,9 @@ def test_no_more_of_a_body_is_held_than_its_limit() -> None:
     async def receive() -> dict[str, Any]:
         nonlocal taken
         taken += 50_000
-        return {"type": "looker.request", "body": bytes(50_000), "more_body": True}
+        return {"type": "http.request", "body": bytes(50_000), "more_body": True}
 
-    request = Request({"type": "looker", "headers": [], "app": plane.app}, receive)
+    request = Request({"type": "http", "headers": [], "app": plane.app}, receive)
     tracemalloc.start()
     try:
         with pytest.raises(TooLargeError):
@@ -229,8 +229,8 @@ def test_no_more_of_a_body_is_held_than_its_limit() -> None:
 
 
 def test_a_body_that_lies_about_its_length_is_counted() -> None:
-    looker = build(**LIMITED).client()
-    answer = looker.post(
+    http = build(**LIMITED).client()
+    answer = http.post(
         "/api/catalog/register", content=iter([b"#" * 100_000]), headers={"content-length": "x"}
     )
     assert answer.status_code == 413

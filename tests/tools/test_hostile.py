@@ -261,11 +261,10 @@ def test_a_stopped_fork_server_does_not_stop_the_worker(
 def test_a_waiting_child_that_died_is_passed_over(call: Any) -> None:
     call("python", {"code": "result = 1"})
     zygote = launcher.zygote(LIGHT)
-    children = psutil.Process(zygote.pid).children()
     wait_until(lambda: bool(psutil.Process(zygote.pid).children()))
     for child in psutil.Process(zygote.pid).children():
         child.kill()
-    wait_until(lambda: all(is_gone(child.pid) for child in children))
+    # Not waiting for their end: a job may just be on its way to one.
     assert [call("python", {"code": f"result = {n}"}) for n in range(4)] == [0, 1, 2, 3]
 
 

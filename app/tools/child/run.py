@@ -198,7 +198,8 @@ class _Child:
         except BlockingIOError:
             pass
         except OSError:
-            self.outbox = memoryview(b"")  # the child is gone; its status follows
+            self.outbox = memoryview(b"")
+            self.untaken = True  # the child is gone; its status follows
         if self.job in self.feeds:
             self.poll.modify(self.job, select.POLLIN | (select.POLLOUT if self.outbox else 0))
 
