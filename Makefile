@@ -75,7 +75,7 @@ ifneq ($(and $(UV),$(wildcard uv.lock)),)
 else
 	@python="$(PYTHON)"; test -n "$$python" || { \
 		echo "error: no Python 3.11 or newer found; install one, or name it: make PYTHON=..." >&2; exit 1; }; \
-	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "error: $$python is too old or does not run; 3.11 or newer is needed" >&2; exit 1; }; \
 	test -x $(BIN)/python || $$python -m venv .venv || { rm -rf .venv; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \

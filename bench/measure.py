@@ -78,7 +78,10 @@ def _one_by_one(workload: Workload, client: Client) -> tuple[list[float], list[i
     for _ in range(workload.executions):
         began = time.perf_counter()
         execution = client.start(workload)
-        client.wait(execution)
+        if workload.asks_over_http:
+            client.wait(execution)
+        else:
+            client.wait_all([execution])
         seconds.append(time.perf_counter() - began)
         executions.append(execution)
     return seconds, executions

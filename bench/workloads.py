@@ -23,6 +23,8 @@ class Workload:
     unit: ClassVar[str] = "ms"
     shape: ClassVar[str] = "chain"
     together: ClassVar[bool] = False
+    #: Its client asks over HTTP whether it ended, which costs the API; otherwise the log is asked.
+    asks_over_http: ClassVar[bool] = False
     #: What the project promises: the most, or for steps/s the least.
     goal: ClassVar[float] = 0.0
 
@@ -50,6 +52,7 @@ class Single(Workload):
 
     name: ClassVar[str] = "W1"
     title: ClassVar[str] = "one step, submit to result known"
+    asks_over_http: ClassVar[bool] = True
     goal: ClassVar[float] = 8.0
 
 

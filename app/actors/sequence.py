@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from app.engine.decide import scope_key
+from app.engine.names import scope_key
 from app.engine.playbook import Rule, Step, Task
 from app.engine.policy import Action, choose, delay, jump_target
 from app.engine.sandbox import Result

@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -17,11 +17,19 @@ import structlog
 
 from app.actors.batch import Batcher
 from app.actors.sequence import Outcome, TaskSequence
-from app.engine.parse import Kinds, parse_step
+from app.engine.parse import parse_step
 from app.engine.playbook import Step
 from app.engine.ports import Pointer
 from app.engine.scope import Scope
-from app.errors import ToolError, UnavailableError
+from app.engine.tasks import Kinds
+from app.errors import (
+    BadRequestError,
+    ForbiddenError,
+    ToolError,
+    UnauthorizedError,
+    UnavailableError,
+)
+from app.services.large import size_of
 from app.services.work import Worked
 from app.settings import Settings
 from app.tools import Context
@@ -42,6 +50,8 @@ _Answer = tuple[ClaimAnswer, dict[str, Any] | None] | tuple[ReportAnswer, None]
 
 #: Characters of what a step printed that stay with its event.
 TAIL = 2_000
+#: Bytes of a result above which its report is sent alone.
+ALONE = 262_144
 _LONGEST_PAUSE = 10.0
 
 
@@ -168,28 +178,30 @@ class Runner:
             **attempt.pointer._asdict(),
             "key": key,
             "duration_ms": duration_ms,
-            "tail": attempt.tail,
+            "tail": printable(attempt.tail),
         }
         if attempt.reason == "shutdown" and outcome.error is not None:
             return Report(**place, outcome="interrupted")
-        ctx = dict(outcome.ctx) or None
-        error = outcome.error or self._unfit(outcome.result)
+        unfit = self._unfit({"result": outcome.result, "ctx": outcome.ctx})
+        ctx = None if unfit else dict(outcome.ctx) or None
+        error = outcome.error or unfit
         if error is None:
             return Report(**place, outcome="done", result=outcome.result, ctx=ctx)
         return Report(
-            **place, outcome="failed", error=dict(error), ctx=ctx, retry_in=outcome.retry_in
+            **place,
+            outcome="failed",
+            error=printable(dict(error)),
+            ctx=ctx,
+            retry_in=outcome.retry_in,
         )
 
     def _unfit(self, result: Any) -> dict[str, Any] | None:
         """Why *result* cannot be kept; None where it can."""
         try:
-            size = len(orjson.dumps(result, option=orjson.OPT_NON_STR_KEYS))
-        except (TypeError, ValueError) as exc:
-            return {
-                "kind": "schema",
-                "message": f"the result is not JSON: {exc}",
-                "retryable": False,
-            }
+            size = size_of(result)
+        except BadRequestError as exc:
+            message = f"the result is not plain JSON data: {exc}"
+            return {"kind": "schema", "message": message, "retryable": False}
         most = self._settings.result_bytes
         if size <= most:
             return None
@@ -214,15 +226,20 @@ class Runner:
         pause, tries = 0.1, 0
         while True:
             try:
-                return self._exchange(item)
-            except UnavailableError as exc:
+                return self._send([item])[0] if self._is_large(item) else self._exchange(item)
+            except (UnavailableError, UnauthorizedError, ForbiddenError) as exc:
                 tries += 1
                 if self._stopping.is_set() and (not urgent or tries > 5):
-                    raise
+                    raise UnavailableError(str(exc)) from exc
                 log.warning("control_plane.unavailable", error=str(exc), tries=tries)
                 # Full jitter spreads the return of many workers.
                 self._stopping.wait(random.uniform(0, pause))  # noqa: S311 (guards nothing)
                 pause = min(pause * 2, _LONGEST_PAUSE)
+
+    @staticmethod
+    def _is_large(item: Claim | Report) -> bool:
+        """Large results travel alone, so that a batch stays below what the API takes."""
+        return isinstance(item, Report) and size_of(item.result) > ALONE
 
     # ------------------------------------------------------------------ from outside
     def running(self) -> list[PointerWire]:
@@ -277,3 +294,16 @@ def secrets_from(values: dict[str, str]) -> Callable[[str], str]:
         return found
 
     return secret
+
+
+def printable(value: Any) -> Any:
+    """*value* with what text in JSON and Postgres cannot hold (NUL, lone surrogates) replaced."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+    if isinstance(value, Mapping):
+        return {printable(str(key)): printable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [printable(item) for item in value]
+    return (
+        value if value is None or isinstance(value, bool | int | float) else printable(str(value))
+    )

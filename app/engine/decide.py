@@ -8,8 +8,6 @@ An execution is never left with nothing running, nothing scheduled and no end.
 
 from __future__ import annotations
 
-import json
-import re
 from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,14 +29,13 @@ from app.engine.events import (
     StepScheduled,
     StepSkipped,
 )
+from app.engine.loops import collection, window
+from app.engine.names import Names, Origin, scope_key
 from app.engine.playbook import Arc, Playbook, Step
-from app.engine.scope import Lazy, Scope, as_result, output_of
 from app.engine.state import Due, Execution, StepState, evolve
 from app.engine.template import holds, render
 from app.engine.values import Values
 from app.errors import TemplateError
-
-_SCOPES = re.compile(r"^(ctx|iter|step)\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +85,10 @@ class _Turn:
         self.values = Values(ChainMap({}, values.events), values.loops, values.stored)
         self.limits = limits
         self.events: list[Event] = []
+
+    @property
+    def names(self) -> Names:
+        return Names(self.execution_id, self.state, self.values)
 
     def add(self, event: Event) -> None:
         seq = self.state.version + 1
@@ -149,7 +150,7 @@ class _Turn:
         failed = state.status == "failed"
         if step.set and not failed:
             self.update_ctx(step, [step.set])
-        scope = self.scope_after(step)
+        scope = self.names.after(step)
         matched: list[Arc] = []
         for arc in step.arcs:
             if matched and not step.inclusive:
@@ -228,7 +229,7 @@ class _Turn:
                 self.enter(self.playbook.steps[name], self.state.step(name).tokens[-1])
 
     # ------------------------------------------------------------------ starting work
-    def enter(self, step: Step, source: tuple[str, int] | None) -> None:
+    def enter(self, step: Step, source: Origin | None) -> None:
         """Begin the next visit of *step*."""
         visit = self.state.step(step.name).visit + 1
         if visit > self.limits.max_visits:
@@ -243,60 +244,29 @@ class _Turn:
             self.enter_loop(step, visit, source)
         else:
             self.schedule(
-                step, StepKey(step.name, visit), 1, self.reads(step, source), source=source
+                step, StepKey(step.name, visit), 1, self.names.reads(step, source), source=source
             )
 
     def refuse(
-        self, step: Step, visit: int, source: tuple[str, int] | None, error: Mapping[str, Any]
+        self, step: Step, visit: int, source: Origin | None, error: Mapping[str, Any]
     ) -> None:
         """End a visit that could not begin."""
         if source is not None:
             self.add(StepRouted(*source, taken=(step.name,)))
         self.add(StepFailed(step.name, visit, NO_LOOP, 0, {"retryable": False, **error}))
 
-    def enter_loop(self, step: Step, visit: int, source: tuple[str, int] | None) -> None:
+    def enter_loop(self, step: Step, visit: int, source: Origin | None) -> None:
         assert step.loop is not None
-        scope = self.scope_before(source)
+        scope = self.names.before(source)
         try:
             items = collection(render(step.loop.items, scope))
-            window = self.window(step, scope)
+            size = window(step.loop, scope, self.limits.loop_window)
         except (TemplateError, ValueError) as exc:
-            self.refuse(
-                step,
-                visit,
-                source,
-                {"kind": "template", "message": f"loop of step {step.name!r}: {exc}"},
-            )
+            message = f"loop of step {step.name!r}: {exc}"
+            self.refuse(step, visit, source, {"kind": "template", "message": message})
             return
-        origin = source or (None, 0)
-        self.add(
-            LoopStarted(
-                step.name,
-                visit,
-                items,
-                len(items),
-                window,
-                source=origin[0],
-                source_visit=origin[1],
-            )
-        )
+        self.add(LoopStarted(step.name, visit, items, len(items), size, *(source or (None, 0))))
         self.advance_loop(step)
-
-    def window(self, step: Step, scope: Scope) -> int:
-        loop = step.loop
-        assert loop is not None
-        if not loop.parallel:
-            return 1
-        if loop.max_in_flight is None:
-            return self.limits.loop_window
-        value = render(loop.max_in_flight, scope)
-        try:
-            window = int(value)
-        except (TypeError, ValueError):
-            window = 0
-        if window < 1:
-            raise ValueError(f"max_in_flight gave {value!r}, which is not a positive whole number")
-        return window
 
     def advance_loop(self, step: Step) -> None:
         """Top up the window, or end the loop once every iteration has ended."""
@@ -311,7 +281,7 @@ class _Turn:
             0 if self.state.failed else min(loop.window - loop.outstanding, loop.size - loop.next)
         )
         if count > 0:
-            reads = self.reads(step, None)
+            reads = self.names.reads(step, None)
             for index in range(loop.next, loop.next + count):
                 self.schedule(step, StepKey(step.name, state.visit, index), 1, reads)
 
@@ -334,7 +304,7 @@ class _Turn:
         attempt: int,
         reads: Mapping[str, int],
         *,
-        source: tuple[str, int] | None = None,
+        source: Origin | None = None,
         not_before: float | None = None,
     ) -> None:
         loop = self.state.step(key.step).loop if key.iteration != NO_LOOP else None
@@ -362,74 +332,11 @@ class _Turn:
             error = {"kind": "lost", "message": message, "retryable": True}
             self.add(StepFailed(*due.key, due.attempt - 1, error))
             return
-        self.schedule(step, due.key, due.attempt, self.reads(step, None), not_before=due.not_before)
-
-    def reads(self, step: Step, source: tuple[str, int] | None) -> dict[str, int]:
-        """Which event holds each value that the step's templates name; ``ctx.`` marks ctx values."""
-        needs, state = step.needs, self.state
-        names = [*state.steps, *state.ctx] if needs.everything else needs.names
-        reads: dict[str, int] = {}
-        for name in sorted(set(names)):
-            if name in state.ctx:
-                reads[f"ctx.{name}"] = state.ctx[name]
-            if name in state.steps and state.steps[name].result_seq:
-                reads[name] = state.steps[name].result_seq
-        if "result" in needs.names and "result" not in reads and source is not None:
-            reads["result"] = state.step(source[0]).result_seq
-        return reads
-
-    # ------------------------------------------------------------------ names in templates
-    def scope_before(self, source: tuple[str, int] | None) -> Scope:
-        """The names before a step runs that *source* led to."""
-        state, values = self.state, self.values
-        local = execution_names(self.execution_id, state)
-        if source is not None:
-            seq = state.step(source[0]).result_seq
-            return self._scope(
-                Lazy(
-                    {**local, "result": seq},
-                    lambda name: values.result(seq) if name == "result" else local[name],
-                )
-            )
-        return self._scope(local)
-
-    def scope_after(self, step: Step) -> Scope:
-        """The names that ``set`` and arcs of a completed step see."""
-        state = self.state.step(step.name)
-        fixed = execution_names(self.execution_id, self.state)
-        # A loop that could not be entered has no loop state: it failed as a plain step does.
-        plain = "call.error" if state.status == "failed" else "call.done"
-        name = plain if state.loop is None else "loop.done"
-
-        def load(key: str) -> Any:
-            if key in fixed:
-                return fixed[key]
-            result = self.values.result(state.ended_seq)
-            if key == "output":
-                return output_of(None if name == "call.error" else result, state.error)
-            if key == "event":
-                return {
-                    "name": name,
-                    "step": step.name,
-                    "payload": {"response": result, "error": state.error},
-                    "timestamp": None,
-                }
-            return as_result(result)
-
-        return self._scope(Lazy(dict.fromkeys([*fixed, "output", "event", "result"]), load))
-
-    def _scope(self, local: Mapping[str, Any]) -> Scope:
-        state, values = self.state, self.values
-        results = {name: step.result_seq for name, step in state.steps.items() if step.result_seq}
-        return Scope(
-            workload=values.workload(),
-            results=Lazy(results, lambda name: values.result(results[name])),
-            ctx=Lazy(state.ctx, lambda name: values.ctx(state.ctx[name], name)),
-            local=local,
-        )
+        reads = self.names.reads(step, self.state.step(step.name).source)
+        self.schedule(step, due.key, due.attempt, reads, not_before=due.not_before)
 
     def update_ctx(self, step: Step, sets: list[Mapping[str, Any]]) -> None:
-        scope = self.scope_after(step)
+        scope = self.names.after(step)
         updates: dict[str, Any] = {}
         for assignments in sets:
             for key, value in assignments.items():
@@ -452,22 +359,6 @@ class _Turn:
         return step.loop is None or step.loop.outstanding > 0
 
 
-def execution_names(execution_id: int, state: Execution) -> dict[str, Any]:
-    """Names of the execution itself; ids are text, as JSON clients need them."""
-    text = str(execution_id)
-    return {
-        "execution_id": text,
-        "catalog_id": str(state.catalog_id),
-        "path": state.path,
-        "job": {"uuid": text, "id": text, "execution_id": text},
-    }
-
-
-def scope_key(key: str) -> str:
-    """The bare name of a ``set`` key: ``ctx.x`` means x."""
-    return _SCOPES.sub("", key)
-
-
 def failure(state: Execution) -> dict[str, Any]:
     """The error of an execution that failed: which steps, and why."""
     names = list(dict.fromkeys(state.failed))
@@ -477,24 +368,3 @@ def failure(state: Execution) -> dict[str, Any]:
         for name in names
     ]
     return {"message": f"Failed steps: {', '.join(told)}", "steps": names, "errors": errors}
-
-
-def collection(value: Any) -> list[Any]:
-    """The items of a loop. Raises ``ValueError`` for what cannot be gone over."""
-    if isinstance(value, str):
-        value = _collection_in_text(value)
-    if isinstance(value, Mapping):
-        return [{"key": key, "value": item} for key, item in value.items()]
-    if isinstance(value, list | tuple):
-        return list(value)
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return list(range(value))
-    raise ValueError(f"'in' gave {value!r}, which did not evaluate to an iterable")
-
-
-def _collection_in_text(text: str) -> Any:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return [part.strip() for part in re.split(r"[,\n]", text) if part.strip()]
-    return value if isinstance(value, list | dict) else [value]

@@ -3,46 +3,27 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from app.engine import graph
-from app.engine.playbook import Arc, Loop, Playbook, Rule, Step, Task
+from app.engine.checks import duration, whole
+from app.engine.playbook import Arc, Loop, Playbook, Step
 from app.engine.source import Path, Source, read, texts
+from app.engine.tasks import Kinds, TaskReader
 from app.engine.template import Needs, compile_condition, compile_text, has_template
-from app.errors import Finding, InvalidPlaybookError, TemplateError
+from app.errors import InvalidPlaybookError, TemplateError
 
 API_VERSIONS = ("noetl.io/v2", "noetl.io/v10")
-ACTIONS = ("continue", "retry", "break", "jump", "fail")
-BACKOFFS = ("none", "fixed", "linear", "exponential")
 STEP_KEYS = frozenset(
     {"step", "desc", "input", "spec", "loop", "tool", "set", "output", "next", "timeout", "pool"}
 )
 #: What a step without a tool may carry; anything else needs a tool to mean something.
 ROUTER_KEYS = frozenset({"step", "desc", "spec", "set", "next", "pool", "timeout"})
 REFUSED_KEYS = {"args": "input", "set_ctx": "set", "set_iter": "set", "vars": "workload"}
-NOT_CONFIG = frozenset({"kind", "name", "set", "desc"})
 _WHOLE_CONTEXT = re.compile(r"\b(variables|context)\b")
-_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*$")
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
-
-
-class Kind(Protocol):
-    """What the parser asks of a tool."""
-
-    @property
-    def queue(self) -> str: ...
-
-    @property
-    def verbatim(self) -> frozenset[str]: ...
-
-
-Kinds = Mapping[str, Kind]
-"""Tool kinds by name."""
 
 
 def parse(
@@ -50,43 +31,20 @@ def parse(
 ) -> Playbook:
     """Read a playbook. Raises ``InvalidPlaybookError`` with everything that is wrong with it."""
     source = read(text, name=name, **({"max_bytes": max_bytes} if max_bytes else {}))
-    return _Parser(source, kinds, name).playbook()
+    return _Parser(source, name, kinds).playbook()
 
 
 def parse_step(raw: Mapping[str, Any], kinds: Kinds) -> Step:
     """Read one step from JSON data, as workers get it. Raises ``InvalidPlaybookError``."""
-    parser = _Parser(Source(raw), kinds, f"step {raw.get('step')}")
+    parser = _Parser(Source(raw), f"step {raw.get('step')}", kinds)
     step = parser.step(raw, ())
     parser.finish()
     assert step is not None
     return step
 
 
-def duration(value: Any) -> float | None:
-    """Seconds from a number or from text such as '30s', '5m', '250ms'; None where it is neither."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | float):
-        return float(value) if math.isfinite(value) else None
-    match = _DURATION.match(value) if isinstance(value, str) else None
-    return float(match[1]) * _UNITS[match[2]] if match else None
-
-
-@dataclass(frozen=True, slots=True)
-class _Problem:
-    code: str
-    message: str
-    hint: str | None = None
-
-
-class _Parser:
-    """Walks the document once; every complaint is a finding, nothing stops at the first."""
-
-    def __init__(self, source: Source, kinds: Kinds, name: str) -> None:
-        self.source = source
-        self.kinds = kinds
-        self.name = name
-        self.findings: list[Finding] = []
+class _Parser(TaskReader):
+    """Walks the document once."""
 
     # ------------------------------------------------------------------ the document
     def playbook(self) -> Playbook:
@@ -123,11 +81,6 @@ class _Parser:
             kind=str(data.get("kind", "Playbook")),
             meta=metadata,
         )
-
-    def finish(self) -> None:
-        if self.findings:
-            ordered = sorted(self.findings, key=lambda finding: (finding.line, finding.column))
-            raise InvalidPlaybookError(ordered, source=self.name)
 
     def _head(self, data: Mapping[str, Any]) -> None:
         if data.get("apiVersion") not in API_VERSIONS:
@@ -228,7 +181,7 @@ class _Parser:
             return None
         name = str(raw["step"])
         self._step_keys(raw, path, name)
-        tasks, sequence = self._tasks(raw, path, name)
+        tasks, sequence = self.tasks(raw, path, name)
         spec = self.mapping(raw, "spec", path)
         arcs, inclusive = self._next(raw.get("next"), (*path, "next"), name)
         step = Step(
@@ -306,7 +259,7 @@ class _Parser:
         if (
             window is not None
             and not (isinstance(window, str) and has_template(window))
-            and _whole(window) is None
+            and whole(window) is None
         ):
             self.problem(
                 (*where, "spec", "max_in_flight"),
@@ -319,154 +272,6 @@ class _Parser:
         if not isinstance(iterator, str):
             self.problem((*where, "iterator"), "iterator", "iterator must be a name.")
         return Loop(loop["in"], str(iterator), parallel=mode != "sequential", max_in_flight=window)
-
-    # ------------------------------------------------------------------ tools
-    def _tasks(
-        self, raw: Mapping[str, Any], path: Path, step: str
-    ) -> tuple[tuple[Task, ...], bool]:
-        tool, where = raw.get("tool"), (*path, "tool")
-        if "tool" not in raw:
-            return (Task(step, "noop", {}, self.kinds["noop"].queue),), False
-        if isinstance(tool, Mapping):
-            task = self._task(tool, where, step)
-            return ((task,) if task else ()), False
-        if not isinstance(tool, Sequence) or isinstance(tool, str) or not tool:
-            self.problem(
-                where,
-                "tool-form",
-                f"step {step!r}: tool must be a mapping with 'kind', or a list of them.",
-            )
-            return (), False
-        tasks: list[Task] = []
-        for number, item in enumerate(tool):
-            task = self._task(*self._labelled(item, (*where, number)), f"task_{number}")
-            if task and any(task.name == other.name for other in tasks):
-                self.problem(
-                    (*where, number),
-                    "duplicate-task",
-                    f"step {step!r} has two tasks named {task.name!r}.",
-                )
-            if task:
-                tasks.append(task)
-        self._jumps(tasks, where)
-        return tuple(tasks), True
-
-    def _labelled(self, item: Any, path: Path) -> tuple[Any, Path]:
-        """The form ``{label: {kind: …}}`` as ``{name: label, kind: …}``."""
-        if isinstance(item, Mapping) and "kind" not in item and len(item) == 1:
-            label, inner = next(iter(item.items()))
-            if isinstance(inner, Mapping):
-                return {"name": label, **inner}, (*path, label)
-        return item, path
-
-    def _task(self, raw: Any, path: Path, default: str) -> Task | None:
-        if not isinstance(raw, Mapping):
-            self.problem(path, "tool-form", "a tool must be a mapping with 'kind'.")
-            return None
-        kind = raw.get("kind")
-        if not isinstance(kind, str):
-            self.problem(
-                path,
-                "tool-kind",
-                "a tool needs 'kind'.",
-                f"Known kinds: {', '.join(sorted(self.kinds))}.",
-            )
-            return None
-        if kind not in self.kinds:
-            hint = (
-                self.nearest(kind, self.kinds) or f"Known kinds: {', '.join(sorted(self.kinds))}."
-            )
-            self.problem(
-                (*path, "kind"), "unknown-tool", f"there is no tool of the kind {kind!r}.", hint
-            )
-            return None
-        spec = self.mapping(raw, "spec", path)
-        policy = self.mapping(spec, "policy", (*path, "spec"))
-        config = {
-            key: value for key, value in raw.items() if key not in NOT_CONFIG and key != "spec"
-        }
-        # Existing playbooks may write a tool's own keys below its spec.
-        config = {**{key: value for key, value in spec.items() if key != "policy"}, **config}
-        verbatim = self.kinds[kind].verbatim
-        for key, value in config.items():
-            if key not in verbatim:
-                self.templates(value, (*path, key))
-        rules = self._rules(policy.get("rules"), (*path, "spec", "policy", "rules"))
-        set_ = self.templates(self.mapping(raw, "set", path), (*path, "set"))
-        return Task(
-            str(raw.get("name", default)), kind, config, self.kinds[kind].queue, rules, set_
-        )
-
-    def _jumps(self, tasks: list[Task], path: Path) -> None:
-        names = [task.name for task in tasks]
-        for number, task in enumerate(tasks):
-            for rule in task.rules:
-                if rule.do == "jump" and rule.to not in {
-                    *names,
-                    "previous",
-                    "prev",
-                    "_previous",
-                    "@previous",
-                }:
-                    self.problem(
-                        (*path, number),
-                        "jump",
-                        f"task {task.name!r} jumps to {rule.to!r}, which is no task here.",
-                        self.nearest(str(rule.to), names),
-                    )
-
-    # ------------------------------------------------------------------ policy rules
-    def _rules(self, raw: Any, path: Path) -> tuple[Rule, ...]:
-        if raw is None:
-            return ()
-        if not isinstance(raw, list):
-            self.problem(path, "rules", "policy rules must be a list.")
-            return ()
-        return tuple(
-            rule
-            for number, item in enumerate(raw)
-            if (rule := self._rule(item, (*path, number))) is not None
-        )
-
-    def _rule(self, raw: Any, path: Path) -> Rule | None:
-        if not isinstance(raw, Mapping) or not ({"when", "else", "then"} & set(raw)):
-            self.problem(path, "rule", "a rule needs 'when' and 'then', or 'else'.")
-            return None
-        then = raw.get("then")
-        if then is None and isinstance(raw.get("else"), Mapping):
-            # The short form `else: {do: …}` means what it says.
-            then = raw["else"].get("then", raw["else"])
-        if not isinstance(then, Mapping):
-            self.problem(path, "rule-then", "a rule needs 'then: {do: …}'.")
-            return None
-        action = str(then.get("do", ""))
-        if action not in {*ACTIONS, ""}:
-            self.problem(
-                (*path, "then", "do"),
-                "rule-do",
-                f"'do: {action}' is unknown.",
-                f"Use one of {', '.join(ACTIONS)}.",
-            )
-        self.condition(raw.get("when"), (*path, "when"))
-        backoff = str(then.get("backoff", "none"))
-        if backoff not in BACKOFFS:
-            self.problem(
-                (*path, "then", "backoff"),
-                "backoff",
-                f"backoff {backoff!r} is unknown.",
-                f"Use one of {', '.join(BACKOFFS)}.",
-            )
-        return Rule(
-            when=None if "else" in raw else raw.get("when"),
-            do=action,
-            attempts=self.number(then, "attempts", path, 3, _whole),
-            delay=self.number(then, "delay", path, 0.0, duration),
-            backoff=backoff,
-            max_delay=self.number(then, "max_delay", path, None, duration),
-            jitter=bool(then.get("jitter", False)),
-            to=str(then["to"]) if "to" in then else None,
-            set=self.templates(self.mapping(then, "set", (*path, "then")), (*path, "then", "set")),
-        )
 
     # ------------------------------------------------------------------ arcs
     def _next(self, raw: Any, path: Path, step: str) -> tuple[tuple[Arc, ...], bool]:
@@ -531,71 +336,6 @@ class _Parser:
                 needs |= _template_needs(rule.set) | _condition_needs(rule.when)
         return needs
 
-    # ------------------------------------------------------------------ small readers
-    def mapping(self, data: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any]:
-        value = data.get(key)
-        if value is None:
-            return {}
-        if not isinstance(value, Mapping):
-            self.problem(
-                (*path, key), "mapping", f"{key!r} must be a mapping, not {_kind_of(value)}."
-            )
-            return {}
-        return value
-
-    def number(
-        self,
-        data: Mapping[str, Any],
-        key: str,
-        path: Path,
-        default: Any,
-        read_: Callable[[Any], Any],
-    ) -> Any:
-        if key not in data:
-            return default
-        value = read_(data[key])
-        if value is None:
-            self.problem(
-                (*path, "then", key),
-                "number",
-                f"{key} {data[key]!r} is not a number that makes sense here.",
-            )
-            return default
-        return value
-
-    def templates(self, data: Any, path: Path) -> Any:
-        """Check the templates in *data*, which is given back as it is."""
-        for below, text in texts(data):
-            self._checked((*path, *below), partial(compile_text, text))
-        return data
-
-    def condition(self, when: Any, path: Path) -> None:
-        self._checked(path, lambda: compile_condition(when))
-
-    def _checked(self, path: Path, compile_: Callable[[], Any]) -> None:
-        try:
-            compile_()
-        except TemplateError as exc:
-            self.problem(path, "template", exc.message)
-
-    def nearest(self, word: str, known: Collection[str]) -> str | None:
-        near = difflib.get_close_matches(str(word), list(known), n=1)
-        return f"Did you mean {near[0]!r}?" if near else None
-
-    def problem(self, path: Path, code: str, message: str, hint: str | None = None) -> None:
-        self._add(self.source.at(path), path, _Problem(code, message, hint))
-
-    def key_problem(self, path: Path, code: str, message: str, hint: str | None = None) -> None:
-        self._add(self.source.key_at(path), path, _Problem(code, message, hint))
-
-    def _add(self, mark: Any, path: Path, problem: _Problem) -> None:
-        key = ".".join(str(part) for part in path)
-        self.findings.append(
-            Finding(
-                problem.code, problem.message, mark.line, mark.column, key, suggestion=problem.hint
-            )
-        )
-
 
 def _template_needs(data: Any) -> Needs:
     needs = Needs()
@@ -614,16 +354,3 @@ def _condition_needs(when: Any) -> Needs:
     except TemplateError:
         return Needs()  # the same
     return condition.needs if condition else Needs()
-
-
-def _whole(value: Any) -> int | None:
-    try:
-        number = int(value)
-    except (TypeError, ValueError):
-        return None
-    return number if number > 0 and not isinstance(value, bool) else None
-
-
-def _kind_of(value: Any) -> str:
-    names = {str: "text", list: "a list", int: "a number", float: "a number", bool: "true or false"}
-    return names.get(type(value), type(value).__name__)

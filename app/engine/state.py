@@ -64,7 +64,7 @@ class StepState:
 
     ``ended_seq`` is the event that ended the visit; ``result_seq`` the newest event that carries a
     result, which outlives re-entry until it is replaced. ``tokens`` are the completions whose arcs
-    led here and that wait for other branches.
+    led here and that wait for other branches, ``source`` the one that began this visit.
     """
 
     visit: int = 0
@@ -73,6 +73,7 @@ class StepState:
     ended_seq: int = 0
     result_seq: int = 0
     routed: bool = False
+    source: tuple[str, int] | None = None
     loop: LoopState | None = None
     tokens: tuple[tuple[str, int], ...] = ()
     error: Mapping[str, Any] | None = None
@@ -197,9 +198,10 @@ def _scheduled(state: Execution, event: StepScheduled) -> Execution:
         assert step.loop is not None
         loop = replace(step.loop, next=max(step.loop.next, event.iteration + 1))
         return _put(state, event.step, replace(step, loop=loop))
-    return _entered(
-        state, event.step, replace(step, visit=event.visit, attempt=event.attempt, loop=None)
-    )
+    # An attempt after the first names no source: what began the visit did so once.
+    source = step.source if event.source is None else (event.source, event.source_visit)
+    step = replace(step, visit=event.visit, attempt=event.attempt, source=source, loop=None)
+    return _entered(state, event.step, step)
 
 
 def _loop_started(state: Execution, event: LoopStarted, seq: int) -> Execution:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.engine.decide import execution_names
 from app.engine.events import (
     CtxUpdated,
     Event,
@@ -17,6 +16,7 @@ from app.engine.events import (
     StepFailed,
     StepScheduled,
 )
+from app.engine.names import execution_names
 from app.engine.playbook import Step
 from app.engine.state import Execution
 from app.engine.template import Needs

@@ -8,10 +8,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from app.engine.parse import Kinds, parse
+from app.engine.parse import parse
 from app.engine.playbook import Playbook
 from app.engine.ports import Catalog, CatalogEntry
 from app.engine.source import read
+from app.engine.tasks import Kinds
 from app.errors import BadRequestError, NotFoundError
 from app.services.cache import Lru
 

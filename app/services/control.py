@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from app.engine.decide import Limits
-from app.engine.parse import Kinds
 from app.engine.ports import Catalog, Clock, Dispatcher, EventLog, NewId, RuntimeRegistry
+from app.engine.tasks import Kinds
 from app.services.advance import Advance
 from app.services.briefing import Briefing
 from app.services.catalog import CatalogService

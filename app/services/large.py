@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -72,10 +73,26 @@ class Storage:
 
 
 def size_of(value: Any) -> int:
-    """Bytes of *value* as JSON. Raises ``BadRequestError`` for what JSON cannot hold."""
+    """Bytes of *value* as JSON. Raises ``BadRequestError`` for what the store cannot keep."""
     if isinstance(value, str) and len(value) < 16_384:
+        if "\0" in value:
+            raise _has_nul()
         return len(value)
     try:
-        return len(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS))
+        encoded = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
     except (TypeError, ValueError) as exc:
         raise BadRequestError(f"a value cannot be kept as JSON: {exc}") from exc
+    if b"\\u0000" in encoded and _NUL.search(encoded):
+        raise _has_nul()
+    return len(encoded)
+
+
+#: An escaped NUL whose backslash is not itself escaped.
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def _has_nul() -> BadRequestError:
+    return BadRequestError(
+        "a value holds the character NUL, which Postgres cannot keep in text",
+        remedy="remove it, or encode the value as base64",
+    )

@@ -14,6 +14,9 @@ from app.errors import BadRequestError
 _OPTIONS = orjson.OPT_PASSTHROUGH_DATACLASS
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
+#: A number with a positive exponent, or text that looks like one.
+_LARGE = re.compile(rb"[0-9]e[0-9+]")
+
 
 def dumps(value: Any) -> bytes:
     """*value* as JSON. Raises ``BadRequestError`` that says which part is not JSON.
@@ -39,12 +42,29 @@ def dumps(value: Any) -> bytes:
             "the value cannot be stored: a text in it holds the character NUL",
             remedy="strip it, or encode binary data as base64",
         )
+    if _LARGE.search(text):
+        return orjson.dumps(_spelled_out(value), default=_plain, option=_OPTIONS)
     return text
 
 
 def loads(text: bytes | str) -> Any:
     """The inverse of ``dumps``."""
     return orjson.loads(text)
+
+
+def _spelled_out(value: Any) -> Any:
+    """*value* with floats from 1e16 on written as digits and ``.0``.
+
+    Postgres keeps the digits of a number and drops its exponent, so 1e17 would come back as a
+    whole number, and 6.073751732245395e16 as one that is not even equal.
+    """
+    if isinstance(value, float):
+        return orjson.Fragment(f"{value:.1f}") if abs(value) >= 1e16 else value
+    if isinstance(value, Mapping):
+        return {name: _spelled_out(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_spelled_out(part) for part in value]
+    return value
 
 
 def _plain(value: Any) -> Any:

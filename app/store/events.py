@@ -139,13 +139,9 @@ class PostgresTransaction:
         """Insert *rows*, and the projection's row along with the first and the last event."""
         columns = (list(column) for column in zip(*rows, strict=True))
         parameters = [execution_id, head.catalog_id, head.parent_execution_id, *columns]
-        marks = [row for row in rows if row.type in _PROJECTED]
-        if not marks:
-            cursor = self.connection.execute(statements.INSERT, parameters)
-            return {seq: identity for seq, *identity in cursor}
-        with self.connection.pipeline():
-            cursor = self.connection.execute(statements.INSERT, parameters)
-            for row in marks:
+        cursor = self.connection.execute(statements.INSERT, parameters)
+        for row in rows:
+            if row.type in _PROJECTED:
                 self.connection.execute(_PROJECTED[row.type], {"id": execution_id, "seq": row.seq})
         return {seq: identity for seq, *identity in cursor}
 

@@ -18,6 +18,8 @@ DATABASE, NATS, PORT = "FLOOR_DATABASE_URL", "FLOOR_NATS_URL", "FLOOR_PORT"
 WAKES, POINTERS = "FLOOR_WAKES", "FLOOR_POINTERS"
 POINTER = "floor.pointers.step"
 THREADS = 8
+#: Seconds until a message comes again: longer than any round, the floor repeats nothing.
+ACK_WAIT = 300.0
 
 SCHEMA = """
 CREATE SEQUENCE execution;

@@ -13,7 +13,7 @@ from bench.floor import board
 
 LOCK = "SELECT pg_advisory_xact_lock(%s)"
 READ = """
-SELECT count(*) FILTER (WHERE type = 'done'),
+SELECT count(DISTINCT unit) FILTER (WHERE type = 'done'),
     (array_agg(payload) FILTER (WHERE type = 'started'))[1]
 FROM event WHERE execution = %s
 """
@@ -99,7 +99,7 @@ async def main() -> None:
             durable="orchestrator",
             cb=orchestrator.woken,
             manual_ack=True,
-            config=api.ConsumerConfig(max_ack_pending=4 * AT_ONCE),
+            config=api.ConsumerConfig(max_ack_pending=4 * AT_ONCE, ack_wait=board.ACK_WAIT),
         )
         await board.stopped()
 

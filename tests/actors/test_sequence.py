@@ -289,6 +289,16 @@ def test_each_task_of_a_sequence_has_its_own_tries(context: Context) -> None:
     assert outcome.result == {"a": 3, "b": 3}
 
 
+def test_tries_begin_again_when_a_jump_comes_back_to_a_task(context: Context) -> None:
+    flaky = (
+        f"{FLAKY}, {rules(retry(3))}, set: {{step.turns: '{{{{ (turns | default(0)) + 1 }}}}'}}}}"
+    )
+    again = f"{{kind: noop, {rules('{when: turns < 2, then: {do: jump, to: a}}')}}}"
+    outcome = run(f"tool: [{{a: {flaky}}}, {{b: {again}}}]", context)
+    assert outcome.error is None
+    assert outcome.result["a"] == 3, "the third try of the second turn, not the fourth in all"
+
+
 def test_tries_of_earlier_attempts_count(context: Context) -> None:
     outcome = run(f"tool: {FLAKY}, {rules(retry(3))}}}", context, local={"_tries": 2})
     assert outcome == Outcome(result=3)

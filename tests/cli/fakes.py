@@ -13,10 +13,10 @@ import psutil
 import structlog
 from click.testing import CliRunner, Result
 
-from app.api.health import Check
 from app.cli.child import Program
 from app.cli.house import wait_ready
 from app.cli.supervisor import Supervisor
+from app.services.health import Check
 from app.settings import Settings, process_environment
 
 #: Says that it runs, and ends on SIGTERM as our processes do.

@@ -63,7 +63,7 @@ class Run:
     playbook: Playbook
     outcomes: Outcomes = lambda scheduled: {}
     payload: dict[str, Any] = field(default_factory=dict)
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     log: list[Event] = field(default_factory=list)
     state: Execution = NEW
     values: Values = field(default_factory=Values)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 
-from app.engine.decide import Limits, cancel, collection
+from app.engine.decide import Limits, cancel
 from app.engine.events import (
     CtxUpdated,
     ExecutionCancelled,
@@ -21,6 +22,7 @@ from app.engine.events import (
     StepScheduled,
     StepSkipped,
 )
+from app.engine.loops import collection
 from tests.engine.driver import Failed, Lost, Run, playbook_of, run
 
 CHAIN = """
@@ -168,7 +170,11 @@ workflow:
 
 def test_code_that_asks_for_the_context_reads_everything() -> None:
     done = run(
-        "workflow: [{step: start, next: {arcs: [{step: b}]}}, {step: b, tool: {kind: python, code: 'context'}}]"
+        """
+workflow:
+- {step: start, next: {arcs: [{step: b}]}}
+- {step: b, tool: {kind: python, code: 'context'}}
+"""
     )
     assert done.of(StepScheduled)[-1].reads == {"start": 3}
 
@@ -231,6 +237,10 @@ workflow:
     assert run(text, payload={"x": 1}).order() == ["start", "a", "merge"]
 
 
+def picking(last: int, count: int) -> int:
+    return min(last, count - 1)
+
+
 def test_nested_joins_fire_from_the_inside_out() -> None:
     text = """
 workflow:
@@ -242,12 +252,7 @@ workflow:
 - {step: outer}
 """
     for last in (0, 1, 2):
-        order = (
-            Run(playbook_of(text))
-            .begin()
-            .finish(lambda count, last=last: min(last, count - 1))
-            .order()
-        )
+        order = Run(playbook_of(text)).begin().finish(partial(picking, last)).order()
         assert order.index("inner") > max(order.index("a"), order.index("b"))
         assert order[-1] == "outer"
         assert len(order) == 6
@@ -322,7 +327,7 @@ def test_a_cycle_without_end_fails_at_the_visit_limit() -> None:
     text = "workflow: [{step: start, next: {arcs: [{step: start}]}}]"
     done = run(text, limits=Limits(max_visits=10))
     assert len(done.order()) == 10
-    assert "CALLBOARD_MAX_VISITS" in done.log[-1].error["message"]  # type: ignore[union-attr]
+    assert "CALLBOARD_MAX_VISITS" in done.log[-1].error["message"]  # type: ignore[union-attr, index]
 
 
 def test_a_result_outlives_re_entry_until_it_is_replaced() -> None:
@@ -380,7 +385,7 @@ def test_an_empty_loop_is_done_at_once() -> None:
 @pytest.mark.parametrize("items", ["null", "'{{ missing }}'", "true"])
 def test_a_loop_over_nothing_fails_clearly(items: str) -> None:
     done = run(loop("{mode: parallel}", items))
-    assert "did not evaluate to an iterable" in done.log[-1].error["message"]  # type: ignore[union-attr]
+    assert "did not evaluate to an iterable" in done.log[-1].error["message"]  # type: ignore[union-attr, index]
 
 
 @pytest.mark.parametrize(
@@ -425,7 +430,7 @@ def test_a_failed_iteration_does_not_stop_the_others() -> None:
 def test_failed_iterations_that_nobody_catches_fail_the_execution() -> None:
     text = loop("{mode: parallel}").replace(", when: \"{{ event.name == 'loop.done' }}\"", "")
     done = run(text, lambda scheduled: Failed("no") if scheduled.iteration == 1 else {})
-    assert "1 of 4 iterations failed; the first: no" in done.log[-1].error["message"]  # type: ignore[union-attr]
+    assert "1 of 4 iterations failed; the first: no" in done.log[-1].error["message"]  # type: ignore[union-attr, index]
 
 
 def test_a_loop_entered_again_starts_afresh() -> None:
@@ -455,7 +460,7 @@ def test_the_collection_is_frozen_at_entry() -> None:
 def test_an_unhandled_failure_fails_the_execution() -> None:
     done = run(CHAIN, lambda scheduled: Failed("boom") if scheduled.step == "middle" else {})
     assert done.order() == ["start", "middle"]
-    assert done.log[-1].error["message"] == "Failed steps: middle (boom)"  # type: ignore[union-attr]
+    assert done.log[-1].error["message"] == "Failed steps: middle (boom)"  # type: ignore[union-attr, index]
 
 
 def test_arcs_without_a_word_of_failure_do_not_fire_on_failure() -> None:
@@ -482,7 +487,11 @@ def test_an_arc_that_names_the_failure_catches_it(when: str) -> None:
 
 
 def test_a_result_with_status_error_is_data_not_failure() -> None:
-    text = "workflow: [{step: start, next: {arcs: [{step: a, when: \"{{ start.status == 'error' }}\"}]}}, {step: a}]"
+    text = """
+workflow:
+- {step: start, next: {arcs: [{step: a, when: "{{ start.status == 'error' }}"}]}}
+- {step: a}
+"""
     assert run(text, lambda scheduled: {"status": "error"}).order() == ["start", "a"]
 
 
@@ -525,7 +534,7 @@ def test_a_lost_attempt_is_scheduled_again() -> None:
 def test_a_step_that_keeps_losing_its_worker_fails() -> None:
     done = run(CHAIN, lambda scheduled: Lost(), limits=Limits(max_attempts=3))
     assert [event.attempt for event in done.of(StepScheduled)] == [1, 2, 3]
-    assert "lost its worker 3 times" in done.log[-1].error["message"]  # type: ignore[union-attr]
+    assert "lost its worker 3 times" in done.log[-1].error["message"]  # type: ignore[union-attr, index]
 
 
 # ---------------------------------------------------------------------- the end
@@ -543,3 +552,15 @@ def test_routing_is_recorded_only_where_no_other_event_tells() -> None:
     assert run(CHAIN).of(StepRouted) == [StepRouted("end", 1)]
     assert run(CHAIN).of(StepFailed) == []
     assert len(run(CHAIN).of(StepDone)) == 3
+
+
+def test_a_second_attempt_reads_the_result_that_led_to_the_first() -> None:
+    text = """
+workflow:
+- {step: start, next: {arcs: [{step: b}]}}
+- {step: b, tool: {kind: http, url: '{{ result.v }}'}}
+"""
+    done = run(
+        text, lambda scheduled: Lost() if (scheduled.step, scheduled.attempt) == ("b", 1) else {}
+    )
+    assert [event.reads for event in done.of(StepScheduled)] == [{}, {"result": 3}, {"result": 3}]

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from app.engine.parse import duration, parse, parse_step
+from app.engine.checks import duration
+from app.engine.parse import parse, parse_step
 from app.engine.playbook import Arc, Playbook, Rule, Step
 from app.engine.template import Needs
 from app.errors import Finding, InvalidPlaybookError

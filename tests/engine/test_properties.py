@@ -46,7 +46,8 @@ def workflows(draw: st.DrawFn) -> str:
             size = draw(st.integers(0, 4))
             window = draw(st.integers(1, 3))
             kind = draw(st.sampled_from(["sequential", "parallel"]))
-            loop = f", loop: {{in: '{{{{ {size} }}}}', iterator: i, spec: {{mode: {kind}, max_in_flight: {window}}}}}"
+            spec = f"{{mode: {kind}, max_in_flight: {window}}}"
+            loop = f", loop: {{in: '{{{{ {size} }}}}', iterator: i, spec: {spec}}}"
         put = ", set: {ctx.last: '{{ output.turn }}'}" if draw(st.booleans()) else ""
         steps.append(
             f"- {{step: s{number}, tool: {{kind: noop}}{loop}{put}, "

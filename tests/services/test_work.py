@@ -12,7 +12,11 @@ from app.errors import ForbiddenError
 from app.wire import Beat, Claim, ClaimRequest, PointerWire, Report, ReportRequest
 from tests.services.conftest import Bench
 
-TWO = "workflow: [{step: a, next: {arcs: [{step: b}]}}, {step: b, tool: {kind: http, url: '{{ a.v }}/{{ n }}'}}]"
+TWO = """
+workflow:
+- {step: a, next: {arcs: [{step: b}]}}
+- {step: b, tool: {kind: http, url: '{{ a.v }}/{{ n }}'}}
+"""
 
 
 def begun(
@@ -181,7 +185,11 @@ def test_a_large_result_goes_by_reference_and_is_read_back(
 
 def test_conditions_see_through_references(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench(inline_bytes=100)
-    workflow = "workflow: [{step: a, next: {arcs: [{step: b, when: '{{ a.rows | length == 99 }}'}]}}, {step: b}]"
+    workflow = """
+workflow:
+- {step: a, next: {arcs: [{step: b, when: '{{ a.rows | length == 99 }}'}]}}
+- {step: b}
+"""
     execution_id, pointer = begun(bench, workflow)
     bench.work(pointer, {"rows": list(range(99))})
     assert [item.step for item in bench.advance(execution_id)] == ["b"]

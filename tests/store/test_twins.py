@@ -108,7 +108,7 @@ def shown(log: EventLog) -> Any:
 
 
 @settings(
-    max_examples=800,
+    max_examples=30,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

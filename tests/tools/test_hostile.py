@@ -185,11 +185,11 @@ def test_invalid_unicode_in_output_is_replaced(call: Any) -> None:
 LEFT_BEHIND = {
     "a background process": "if os.fork() == 0: stay()",
     "a daemon": (
-        "if os.fork() == 0:\n  os.setsid()\n  if os.fork() == 0: stay()\n  os._exit(0)\nos.wait()"
+        "if os.fork() == 0:\n  os.setsid()\n  if os.fork() == 0: stay()\n  wait()\n  os._exit(0)\nos.wait()"
     ),
     "a daemon that leaves the reaper": (
         "import ctypes; ctypes.CDLL(None).prctl(36, 0, 0, 0, 0)\n"
-        "if os.fork() == 0:\n  os.setsid()\n  if os.fork() == 0: stay()\n  os._exit(0)\nos.wait()"
+        "if os.fork() == 0:\n  os.setsid()\n  if os.fork() == 0: stay()\n  wait()\n  os._exit(0)\nos.wait()"
     ),
     "a tree of sessions": (
         "for _ in range(3):\n  if os.fork() == 0:\n    os.setsid()\n"
@@ -208,8 +208,9 @@ def test_no_process_is_left_behind(call: Any, tmp_path: Path, way: str, end: str
     head = (
         "import os, time\n"
         "def stay():\n  open(f'{here}/{os.getpid()}', 'w').close()\n  time.sleep(600)\n"
+        "def wait():\n  while not os.listdir(here): time.sleep(0.01)\n"
     )
-    body = f"{way}\nwhile not os.listdir(here): time.sleep(0.01)\nprint('ready')\n{end}"
+    body = f"{way}\nwait()\nprint('ready')\n{end}"
 
     def log(_stream: str, text: str) -> None:
         if "ready" in text and end.startswith("while"):
