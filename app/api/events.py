@@ -6,7 +6,7 @@ import math
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from app.api.bodies import answer
 from app.api.dependencies import ControlDep, ExecutionId
@@ -21,6 +21,9 @@ router = APIRouter(prefix="/api/executions", tags=["executions"])
 
 class EventQuery(Wire):
     """Which events: those after ``since_event_id`` (or ``since_seq``) of type ``event_type``."""
+
+    # FastAPI looks into query models when it adds the route, so they are built at once.
+    model_config = ConfigDict(defer_build=False)
 
     page: int = Field(1, ge=1, le=1_000_000)
     page_size: int = Field(100, ge=1, le=500)

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import orjson
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BeforeValidator, Field, TypeAdapter
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from app.api.bodies import Body, answer, identity, parse, takes
 from app.api.dependencies import ControlDep, ExecutionId
@@ -51,6 +51,9 @@ Status = Annotated[
 
 class ExecutionQuery(Wire):
     """Which executions, newest first: by page, or after ``cursor`` (stable while new ones start)."""
+
+    # FastAPI looks into query models when it adds the route, so they are built at once.
+    model_config = ConfigDict(defer_build=False)
 
     status: Status | None = None
     path: str | None = None
