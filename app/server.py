@@ -35,7 +35,8 @@ def run(settings: Settings, *, init_db: bool = False) -> None:
         migrate(settings)
     name = process_name("server")
     with listener, control_plane(settings, "web") as plane:
-        app = create_app(plane.control, settings, health=PlaneHealth(plane))
+        health = PlaneHealth(plane)
+        app = create_app(plane.control, settings, health=health, metrics=plane.metrics)
         heartbeat = Heartbeat(
             plane.control.presence.beat,
             lambda: Beat(name=name, kind="server_api", uri=settings.url),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from app.brokers.nats import NatsBroker
     from app.store.database import Database
     from app.store.leader import Leadership
+    from app.telemetry.metrics import Metrics
 
 
 class ToolKinds(Mapping[str, Tool]):
@@ -48,6 +49,7 @@ class Plane:
     broker: NatsBroker
     database: Database
     database_url: str
+    metrics: Metrics
 
     def leadership(self, key: int) -> Leadership:
         """A claim to lead under *key*; nobody leads yet."""
@@ -87,6 +89,7 @@ def control_plane(settings: Settings, name: str) -> Iterator[Plane]:
     from app.store.events import PostgresLog
     from app.store.ids import Snowflake
     from app.store.runtime import PostgresRuntime
+    from app.telemetry.metrics import Metrics
 
     database_url, nats_url = urls(settings)
     with ExitStack() as stack:
@@ -96,8 +99,9 @@ def control_plane(settings: Settings, name: str) -> Iterator[Plane]:
         stack.callback(database.close)
         broker = nats_broker(settings, nats_url)
         stack.callback(broker.close)
+        metrics = Metrics()
         ports = Ports(
-            events=PostgresLog(database),
+            events=metrics.counting(PostgresLog(database)),
             catalog=PostgresCatalog(database),
             runtime=PostgresRuntime(database),
             dispatcher=DramatiqDispatcher(broker),
@@ -105,7 +109,7 @@ def control_plane(settings: Settings, name: str) -> Iterator[Plane]:
             clock=time.time,
             new_id=Snowflake(),
         )
-        yield Plane(settings, control(ports, settings), broker, database, database_url)
+        yield Plane(settings, control(ports, settings), broker, database, database_url, metrics)
 
 
 def nats_broker(settings: Settings, url: str) -> NatsBroker:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import orjson
-
+from app.engine.encoding import dumps
 from app.engine.events import CtxUpdated, Event, LoopStarted, StepDone
 from app.engine.ports import LogTransaction
 from app.engine.values import is_reference, reference
@@ -59,7 +57,7 @@ class Storage:
     def _light(
         self, log: LogTransaction, execution_id: int, name: str, step: str, value: Any
     ) -> Any:
-        if value is None or isinstance(value, bool | int | float) or is_reference(value):
+        if value is None or is_reference(value):
             return value
         size = size_of(value)
         if size <= self.inline:
@@ -74,25 +72,4 @@ class Storage:
 
 def size_of(value: Any) -> int:
     """Bytes of *value* as JSON. Raises ``BadRequestError`` for what the store cannot keep."""
-    if isinstance(value, str) and len(value) < 16_384:
-        if "\0" in value:
-            raise _has_nul()
-        return len(value)
-    try:
-        encoded = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
-    except (TypeError, ValueError) as exc:
-        raise BadRequestError(f"a value cannot be kept as JSON: {exc}") from exc
-    if b"\\u0000" in encoded and _NUL.search(encoded):
-        raise _has_nul()
-    return len(encoded)
-
-
-#: An escaped NUL whose backslash is not itself escaped.
-_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-
-
-def _has_nul() -> BadRequestError:
-    return BadRequestError(
-        "a value holds the character NUL, which Postgres cannot keep in text",
-        remedy="remove it, or encode the value as base64",
-    )
+    return len(dumps(value))

@@ -15,7 +15,7 @@ from psycopg.types.json import set_json_loads
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
 from sqlalchemy.exc import DisconnectionError
 
-from app.store import encoding
+from app.engine import encoding
 from app.store.failures import translated
 
 #: Seconds to wait for a free connection of the pool.

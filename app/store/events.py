@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 
+from app.engine import encoding
 from app.engine.events import EXECUTION_ENDS, Entry, ExecutionStarted, StepKey, event_from
 from app.engine.ports import (
     AttemptState,
@@ -18,7 +19,7 @@ from app.engine.ports import (
     LogTransaction,
     Pointer,
 )
-from app.store import encoding, listing, statements
+from app.store import listing, statements
 from app.store.database import Database
 from app.store.failures import translation
 from app.store.keys import duplicate, not_locked

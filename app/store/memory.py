@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from app.engine import encoding
 from app.engine.events import Entry, StepScheduled
 from app.engine.ports import (
     CatalogEntry,
@@ -23,7 +24,6 @@ from app.engine.ports import (
     RuntimeEntry,
 )
 from app.errors import UnavailableError
-from app.store import encoding
 from app.store.ids import first_id_at
 from app.store.rows import RUNNING
 from app.store.shelf import MemoryTransaction, Shelf

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from app.engine import encoding
 from app.engine.events import NO_LOOP, Event, event_from, payload_of
 from app.engine.ports import Draft
-from app.store import encoding
 
 #: Types that fence an attempt off without ending its step.
 FENCES = ("attempt.failed", "attempt.expired", "attempt.interrupted")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from app.engine import encoding
 from app.engine.events import (
     EXECUTION_ENDS,
     STEP_ENDS,
@@ -24,7 +25,6 @@ from app.engine.events import (
     event_from,
 )
 from app.engine.ports import AttemptState, Clock, Draft, ExecutionSummary
-from app.store import encoding
 from app.store.keys import duplicate, keys_of, not_locked
 from app.store.rows import END_OF, FENCES, RUNNING, STATUS, Row, message_of, row_of, stored_event
 
