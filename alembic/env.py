@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from alembic import context
+
 from app.store.tables import SCHEMA, metadata
 
 connection = context.config.attributes.get("connection")

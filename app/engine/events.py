@@ -368,13 +368,17 @@ class UnknownEventError(CallboardError):
     code = "unknown_event"
 
 
+#: The names of the fields of each type, and those of them that are not columns.
+_FIELDS = {type_: tuple(field.name for field in fields(cls)) for type_, cls in TYPES.items()}
+_PAYLOAD = {
+    type_: [name for name in names if name not in COLUMNS] for type_, names in _FIELDS.items()
+}
+
+
 def payload_of(event: Event) -> dict[str, Any]:
     """The fields of *event* that are not columns, without those left at None."""
-    return {
-        field.name: value
-        for field in fields(event)
-        if field.name not in COLUMNS and (value := getattr(event, field.name)) is not None
-    }
+    names = _PAYLOAD[event.type]
+    return {name: value for name in names if (value := getattr(event, name)) is not None}
 
 
 def event_from(type_: str, columns: Mapping[str, Any], payload: Mapping[str, Any]) -> Event:
@@ -385,9 +389,9 @@ def event_from(type_: str, columns: Mapping[str, Any], payload: Mapping[str, Any
             f"the log holds an event of the unknown type {type_!r}",
             remedy="it was written by a newer version; upgrade this process",
         )
-    names = {field.name for field in fields(cls)}
-    values = {name: columns[name] for name in COLUMNS if name in names and name in columns}
-    values.update((name, value) for name, value in payload.items() if name in names)
+    names = _FIELDS[type_]
+    values = {name: columns[name] for name in names if name in COLUMNS and name in columns}
+    values.update((name, payload[name]) for name in names if name in payload)
     for name in ("taken", "waiting"):
         if name in values:
             values[name] = tuple(values[name])

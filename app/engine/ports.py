@@ -170,9 +170,12 @@ class EventLog(Protocol):
     def open_executions(self, *, limit: int = 1000, after: int = 0) -> list[int]:
         """Ids of executions without an end, ascending, above *after*."""
 
-    def unclaimed(self, *, older_than: float, limit: int = 1000) -> list[tuple[Pointer, str, str]]:
-        """(pointer, tool, queue) of attempts scheduled more than *older_than* seconds ago (database
-        clock; counted from ``not_before`` where set) that nobody claimed, in open executions."""
+    def unclaimed(
+        self, *, older_than: float, limit: int = 1000, after: int = 0
+    ) -> list[tuple[Pointer, str, str]]:
+        """(pointer, tool, queue) of attempts that were due more than *older_than* seconds ago
+        (database clock) and that nobody claimed, in open executions with ids above *after*,
+        ascending by execution."""
 
     def abandoned(self, *, lease: float, limit: int = 1000) -> list[tuple[Pointer, str]]:
         """(pointer, worker) of claimed, unfinished newest attempts of open executions whose worker

@@ -60,7 +60,9 @@ class Sweeper:
         self._lease = lease
         self._unclaimed_after = unclaimed_after
         self._clock = clock
+        # Where the next run goes on: one crowded execution must not hide the others.
         self._behind = 0
+        self._unclaimed_behind = 0
         self._sent: dict[Pointer, float] = {}
 
     def sweep(self) -> Swept:
@@ -110,12 +112,9 @@ class Sweeper:
         """Send the pointers that nobody claimed, where the queue does not hold them any more."""
         now = self._clock()
         queues: dict[str, list[tuple[Pointer, str]]] = defaultdict(list)
-        for pointer, tool, queue in self._log.unclaimed(
-            older_than=self._unclaimed_after, limit=BATCH
-        ):
+        for pointer, tool, queue in self._overdue():
             queues[queue].append((pointer, tool))
-        unclaimed = {pointer for found in queues.values() for pointer, _ in found}
-        self._sent = {pointer: at for pointer, at in self._sent.items() if pointer in unclaimed}
+        self._sent = {pointer: at for pointer, at in self._sent.items() if now - at < 2 * PATIENCE}
         count = 0
         for queue, found in queues.items():
             waiting = self._dispatcher.depth(queue) >= len(found)
@@ -126,6 +125,14 @@ class Sweeper:
             self._sent.update((pointer, now) for pointer, _ in due)
             count += len(due)
         return count
+
+    def _overdue(self) -> list[tuple[Pointer, str, str]]:
+        """The next batch of pointers that nobody claimed, from the first execution on again at last."""
+        found = self._log.unclaimed(
+            older_than=self._unclaimed_after, limit=BATCH, after=self._unclaimed_behind
+        )
+        self._unclaimed_behind = found[-1][0].execution_id if len(found) == BATCH else 0
+        return found
 
     def _is_patient(self, pointer: Pointer, now: float) -> bool:
         """The pointer may be in the queue and was sent (or first seen here) a short while ago."""

@@ -226,9 +226,12 @@ class PostgresLog:
     def open_executions(self, *, limit: int = 1000, after: int = 0) -> list[int]:
         return listing.open_executions(self._database, limit=limit, after=after)
 
-    def unclaimed(self, *, older_than: float, limit: int = 1000) -> list[tuple[Pointer, str, str]]:
+    def unclaimed(
+        self, *, older_than: float, limit: int = 1000, after: int = 0
+    ) -> list[tuple[Pointer, str, str]]:
+        parameters = [older_than, after, limit]
         with self._database.raw() as connection:
-            rows = connection.execute(statements.UNCLAIMED, [older_than, limit], prepare=False)
+            rows = connection.execute(statements.UNCLAIMED, parameters, prepare=False)
             return [(Pointer(*key), tool, queue) for *key, tool, queue in rows]
 
     def abandoned(self, *, lease: float, limit: int = 1000) -> list[tuple[Pointer, str]]:

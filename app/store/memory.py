@@ -168,11 +168,15 @@ class MemoryLog:
         running = sorted(row.execution_id for row in rows if row.status == RUNNING)
         return [i for i in running if i > after][:limit]
 
-    def unclaimed(self, *, older_than: float, limit: int = 1000) -> list[tuple[Pointer, str, str]]:
+    def unclaimed(
+        self, *, older_than: float, limit: int = 1000, after: int = 0
+    ) -> list[tuple[Pointer, str, str]]:
         found = []
         latest = self._shelf.now() - timedelta(seconds=older_than)
         for execution_id, key, state, rows in self._shelf.running():
-            if not state.attempt or state.started_by or state.fenced or state.ended:
+            if execution_id <= after or not state.attempt:
+                continue
+            if state.started_by or state.fenced or state.ended:
                 continue
             stored = next(s for s in rows if s.row.seq == state.scheduled_seq)
             event = stored.entry(execution_id).event
@@ -181,6 +185,7 @@ class MemoryLog:
             if due <= latest.timestamp():
                 pointer = Pointer(execution_id, *key, state.attempt)
                 found.append((pointer, event.tool, event.queue))
+        found.sort(key=lambda item: item[0].execution_id)
         return found[:limit]
 
     def abandoned(self, *, lease: float, limit: int = 1000) -> list[tuple[Pointer, str]]:

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import psycopg
+from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
@@ -15,7 +16,6 @@ from sqlalchemy import Connection, NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 import app
-from alembic import command
 from app.errors import StartupError
 from app.store.database import libpq_url
 from app.store.failures import startup_error

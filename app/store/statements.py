@@ -167,8 +167,8 @@ JOIN LATERAL (
       AND {_OUTSTANDING}
     OFFSET 0
 ) e ON true
-WHERE x.status = 'RUNNING'
-LIMIT %s
+WHERE x.status = 'RUNNING' AND x.execution_id > %s
+ORDER BY x.execution_id LIMIT %s
 """
 
 ABANDONED = f"""

@@ -179,8 +179,10 @@ class CountedLog:
     def open_executions(self, *, limit: int = 1000, after: int = 0) -> list[int]:
         return self._log.open_executions(limit=limit, after=after)
 
-    def unclaimed(self, *, older_than: float, limit: int = 1000) -> list[tuple[Pointer, str, str]]:
-        return self._log.unclaimed(older_than=older_than, limit=limit)
+    def unclaimed(
+        self, *, older_than: float, limit: int = 1000, after: int = 0
+    ) -> list[tuple[Pointer, str, str]]:
+        return self._log.unclaimed(older_than=older_than, limit=limit, after=after)
 
     def abandoned(self, *, lease: float, limit: int = 1000) -> list[tuple[Pointer, str]]:
         return self._log.abandoned(lease=lease, limit=limit)

@@ -106,7 +106,10 @@ class System:
             status: dict[str, Any] = self.client.status(execution_id)
             return status if status["completed"] or status["failed"] else None
 
-        return self.until(ended, f"execution {execution_id} to end", seconds=seconds)
+        status: dict[str, Any] = self.until(
+            ended, f"execution {execution_id} to end", seconds=seconds
+        )
+        return status
 
     def until(self, condition: Callable[[], Any], what: str, *, seconds: float = 60) -> Any:
         """Wait for *condition*, and give what it gave; trouble in between is part of the test."""
