@@ -12,6 +12,9 @@ from app.wire import Beat, BeatAnswer
 
 log = structlog.get_logger(__name__)
 
+#: Seconds until a heartbeat that did not arrive is tried again.
+RETRY = 0.5
+
 
 class Heartbeat:
     """Beats every *interval* seconds in a thread of its own until stopped."""
@@ -42,7 +45,9 @@ class Heartbeat:
     def _run(self) -> None:
         while True:
             self._once()
-            if self._stop.wait(self._interval):
+            # At the start the server may come up a moment after us, and nobody knows us yet.
+            pause = min(self._interval, RETRY) if self._failing else self._interval
+            if self._stop.wait(pause):
                 return
 
     def _once(self) -> None:

@@ -233,19 +233,20 @@ class _Turn:
         """Begin the next visit of *step*."""
         visit = self.state.step(step.name).visit + 1
         if visit > self.limits.max_visits:
-            message = f"step {step.name!r} was entered more than {self.limits.max_visits} times"
-            self.refuse(
-                step,
-                visit,
-                source,
-                {"kind": "limit", "message": f"{message} (setting CALLBOARD_MAX_VISITS)"},
-            )
+            self.stop_cycle(step, visit, source)
         elif step.loop is not None:
             self.enter_loop(step, visit, source)
         else:
             self.schedule(
                 step, StepKey(step.name, visit), 1, self.names.reads(step, source), source=source
             )
+
+    def stop_cycle(self, step: Step, visit: int, source: Origin | None) -> None:
+        """Fail a step entered too often. No arc may catch that: it could lead back here for ever."""
+        message = f"step {step.name!r} was entered more than {self.limits.max_visits} times"
+        error = {"kind": "limit", "message": f"{message} (setting CALLBOARD_MAX_VISITS)"}
+        self.refuse(step, visit, source, error)
+        self.add(StepRouted(step.name, visit, handled=False, error=error))
 
     def refuse(
         self, step: Step, visit: int, source: Origin | None, error: Mapping[str, Any]

@@ -330,6 +330,28 @@ def test_a_cycle_without_end_fails_at_the_visit_limit() -> None:
     assert "CALLBOARD_MAX_VISITS" in done.log[-1].error["message"]  # type: ignore[union-attr, index]
 
 
+def test_no_arc_catches_the_visit_limit() -> None:
+    text = """
+workflow:
+- {step: start, next: {arcs: [{step: start, when: "{{ output.status == 'error' }}"}, {step: start}]}}
+"""
+    done = run(text, lambda scheduled: Failed("again"), limits=Limits(max_visits=10))
+    assert len(done.order()) == 10
+    assert isinstance(done.log[-1], ExecutionFailed)
+
+
+def test_a_loop_that_cannot_be_entered_and_catches_itself_ends() -> None:
+    text = """
+workflow:
+- step: start
+  loop: {in: null}
+  tool: {kind: noop}
+  next: {arcs: [{step: start, when: "{{ output.status == 'error' }}"}]}
+"""
+    done = run(text, limits=Limits(max_visits=10))
+    assert isinstance(done.log[-1], ExecutionFailed)
+
+
 def test_a_result_outlives_re_entry_until_it_is_replaced() -> None:
     text = """
 workflow:
