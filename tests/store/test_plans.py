@@ -67,7 +67,7 @@ def test_a_sweep_asks_per_event_even_where_most_executions_are_short(
     found = plan(pool, statement)
     assert set(re.findall(r"using (event\w+)", found)) <= KEYS, found
     assert not re.search("Anti|Hash|Merge|Materialize|Seq Scan|Bitmap", found), found
-    assert "Index Cond: (status = 'RUNNING'::text)" in found
+    assert re.search(r"Index Cond: \(+status = 'RUNNING'::text\)", found), found
 
 
 def fill(pool: Database, count: int) -> None:

@@ -97,7 +97,7 @@ def test_a_failing_playbook_says_which_step_and_why(system: System) -> None:
     [
         ("import os; os._exit(3)", "exited with code 3"),
         ("import sys; sys.exit(4)", "exited with code 4"),
-        ("while True: pass", "timed out"),
+        ("while True: pass", "ran longer than 2 seconds"),
         ("print('x' * 100_000_000); result = 1", None),
         ("result = float('nan')", "NaN"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +32,15 @@ class Output:
 
     def text(self, stream: str) -> str:
         return "".join(text for name, text in self.pieces if name == stream)
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder that steps reach, too: as root they run as users of their own."""
+    with tempfile.TemporaryDirectory(prefix="callboard-test-") as folder:
+        path = Path(folder)
+        path.chmod(0o777)
+        yield path
 
 
 @pytest.fixture
