@@ -55,7 +55,7 @@ class Settings:
         help="where workers and the CLI find the API; default: http://HOST:PORT",
     )
     enable_ui: bool = setting(
-        True, "CALLBOARD_ENABLE_UI", "NOETL_ENABLE_UI", help="serve the web page"
+        True, "CALLBOARD_ENABLE_UI", "NOETL_ENABLE_UI", help="answer browsers at / with a page"
     )
 
     # Postgres
@@ -122,13 +122,15 @@ class Settings:
         "cpu,io", "CALLBOARD_QUEUES", help="queues of the pool this worker serves, comma-separated"
     )
     worker_processes: int = setting(
-        1, "CALLBOARD_WORKER_PROCESSES", help="processes of 'callboard worker'"
+        1, "CALLBOARD_WORKER_PROCESSES", help="worker processes that 'callboard up' starts"
     )
     worker_threads: int = setting(
         16, "CALLBOARD_WORKER_THREADS", help="steps that run at once in one worker process"
     )
     orchestrator_processes: int = setting(
-        1, "CALLBOARD_ORCHESTRATOR_PROCESSES", help="processes of 'callboard orchestrator'"
+        1,
+        "CALLBOARD_ORCHESTRATOR_PROCESSES",
+        help="orchestrator processes that 'callboard up' starts",
     )
     orchestrator_threads: int = setting(
         4,

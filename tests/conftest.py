@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -9,11 +10,35 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import structlog
 
 from app.embedded.nats import EmbeddedNats
 from app.embedded.postgres import EmbeddedPostgres
 
 TEMPLATE = "callboard_template"
+
+
+@pytest.fixture(autouse=True)
+def plain_logs() -> Iterator[None]:
+    """Logging as nobody configured it, whatever the test before did.
+
+    Lines as text without the values of local variables: to draw those takes minutes.
+    """
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    structlog.reset_defaults()
+    structlog.configure(
+        processors=[
+            structlog.processors.format_exc_info,
+            structlog.processors.KeyValueRenderer(repr_native_str=False),
+        ]
+    )
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(False)
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
 
 
 @dataclass(frozen=True, slots=True)

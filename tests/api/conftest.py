@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 from fastapi.testclient import TestClient
 
 from app.client import Client
@@ -24,19 +23,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.filterwarnings(known))
-
-
-@pytest.fixture(autouse=True)
-def plain_logs() -> Iterator[None]:
-    """Log lines as text without the values of local variables: to draw those takes minutes."""
-    structlog.configure(
-        processors=[
-            structlog.processors.format_exc_info,
-            structlog.processors.KeyValueRenderer(repr_native_str=False),
-        ]
-    )
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture

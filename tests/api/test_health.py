@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -151,3 +152,11 @@ def test_two_planes_in_one_process_count_apart() -> None:
     key = ("callboard_http_requests_total", ("GET", "/livez", "200"))
     assert samples(first)[key] == 1
     assert key not in samples(second)
+
+
+def test_browsers_get_a_page_where_pages_are_served(http: TestClient, plane: Plane) -> None:
+    page = http.get("/", headers={"accept": "text/html,*/*"})
+    assert page.headers["content-type"].startswith("text/html")
+    assert 'href="/api/executions"' in page.text
+    plane.app.state.settings = replace(plane.app.state.settings, enable_ui=False)
+    assert http.get("/", headers={"accept": "text/html,*/*"}).json()["name"] == "callboard"
