@@ -63,6 +63,8 @@ BY_STATUS: Mapping[int, type[CallboardError]] = {
 }
 #: What a proxy answers while the server behind it is away.
 AWAY = frozenset({502, 503, 504})
+#: What else a proxy may answer for a while.
+TRANSIENT = frozenset({408, 425, 429})
 
 FIRST_DELAY, MAX_DELAY = 0.05, 5.0
 
@@ -352,13 +354,16 @@ def error_of(
         data = orjson.loads(body)
     except ValueError:
         data = None
-    if not isinstance(data, dict) or not isinstance(data.get("detail"), str):
+    ours = isinstance(data, dict) and isinstance(data.get("detail"), str)
+    if not ours:
         data = {"detail": f"{url} answered {status}"}
     message, code, remedy = data["detail"], str(data.get("code", "")), data.get("remedy")
     if code == InvalidPlaybookError.code and isinstance(data.get("findings"), list):
         findings = [_finding(item) for item in data["findings"]]
         return InvalidPlaybookError(findings, source=str(data.get("source", "playbook")))
-    if code == UnavailableError.code or status in AWAY:
+    # Something in between answered, not our server: what was asked is still open.
+    foreign = not ours and status in TRANSIENT
+    if code == UnavailableError.code or status in AWAY or foreign:
         return UnavailableError(message, remedy=remedy, retry_after=_seconds(headers))
     cls = BY_CODE.get(code) or BY_STATUS.get(status)
     if cls is None:

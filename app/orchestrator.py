@@ -21,7 +21,7 @@ def run(settings: Settings) -> None:
 
     stop = Stop().listen()
     name = process_name("orchestrator")
-    with control_plane(settings, "orchestrator") as plane:
+    with control_plane(settings, "orchestrator", threads=settings.orchestrator_threads) as plane:
         declare_orchestrator(plane.broker, plane.control.advance.advance)
         heartbeat = Heartbeat(
             plane.control.presence.beat,

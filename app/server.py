@@ -13,7 +13,7 @@ import structlog
 
 from app.errors import StartupError
 from app.processes import main
-from app.settings import Settings, process_name
+from app.settings import Settings, check_exposure, process_name
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -24,7 +24,6 @@ log = structlog.get_logger(__name__)
 def run(settings: Settings, *, init_db: bool = False) -> None:
     """Serve the API until told to stop. Raises ``StartupError`` before anything is served."""
     from app.actors.heartbeat import Heartbeat
-    from app.api.access import check_exposure
     from app.api.app import create_app
     from app.wire import Beat
     from app.wiring import PlaneHealth, control_plane, migrate

@@ -277,6 +277,15 @@ def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Loaded:
     return Loaded(Settings(**values), origins, tuple(_unknown(env)))
 
 
+def check_exposure(settings: Settings) -> None:
+    """Raise ``StartupError`` where other machines would reach an API that asks for no token."""
+    if not settings.is_loopback and not settings.api_token:
+        raise StartupError(
+            f"refusing to listen on {settings.host or 'every address'} without an API token",
+            remedy="set CALLBOARD_API_TOKEN, or listen on 127.0.0.1 (NOETL_HOST)",
+        )
+
+
 def describe(loaded: Loaded) -> list[dict[str, Any]]:
     """Each setting with value (secrets masked), origin, names and help; for ``callboard config``."""
     return [

@@ -74,15 +74,18 @@ def urls(settings: Settings) -> tuple[str, str]:
             name for name, url in (("DATABASE_URL", database), ("NATS_URL", nats)) if not url
         )
         raise StartupError(
-            f"{missing} is not set and no embedded stack is running in {settings.home}",
+            f"{missing} not set, and no embedded stack is running in {settings.home}",
             remedy="run 'callboard up', or set the variable",
         )
     return database or stack.database_url, nats or stack.nats_url
 
 
 @contextmanager
-def control_plane(settings: Settings, name: str) -> Iterator[Plane]:
-    """Everything a process of the control plane holds; closed on leaving. *name* is for Postgres."""
+def control_plane(settings: Settings, name: str, *, threads: int = 0) -> Iterator[Plane]:
+    """Everything a process of the control plane holds; closed on leaving.
+
+    *name* is for Postgres; *threads* that hold a transaction each may need a second connection.
+    """
     from app.brokers.dispatch import DramatiqDispatcher
     from app.store.catalog import PostgresCatalog
     from app.store.database import Database
@@ -94,7 +97,9 @@ def control_plane(settings: Settings, name: str) -> Iterator[Plane]:
     database_url, nats_url = urls(settings)
     with ExitStack() as stack:
         database = Database(
-            database_url, pool_size=settings.pool_size, application_name=f"callboard {name}"
+            database_url,
+            pool_size=max(settings.pool_size, 2 * threads + 2),
+            application_name=f"callboard {name}",
         )
         stack.callback(database.close)
         broker = nats_broker(settings, nats_url)

@@ -33,7 +33,8 @@ class Heartbeat:
         self._interval = interval
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
-        self._failing = False
+        self._failures = 0
+        self._told = False
 
     def start(self) -> None:
         self._thread.start()
@@ -46,18 +47,25 @@ class Heartbeat:
         while True:
             self._once()
             # At the start the server may come up a moment after us, and nobody knows us yet.
-            pause = min(self._interval, RETRY) if self._failing else self._interval
+            pause = min(self._interval, RETRY) if self._failures else self._interval
             if self._stop.wait(pause):
                 return
 
     def _once(self) -> None:
         try:
             self._on_answer(self._send(self._beat()))
-        except CallboardError as exc:
-            if not self._failing:
-                log.warning("heartbeat.failing", error=str(exc))
-            self._failing = True
+        # Its end would take the lease of a healthy process with it.
+        except Exception as exc:  # noqa: BLE001 (told in the log)
+            self._failed(exc)
         else:
-            if self._failing:
+            if self._told:
                 log.info("heartbeat.recovered")
-            self._failing = False
+            self._failures, self._told = 0, False
+
+    def _failed(self, exc: Exception) -> None:
+        """Say so once, and not at the very first time: processes that start together miss each other."""
+        self._failures += 1
+        expected = isinstance(exc, CallboardError)
+        if not expected or (self._failures * RETRY >= self._interval and not self._told):
+            log.warning("heartbeat.failing", error=str(exc), exc_info=not expected)
+            self._told = True

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from app.engine.scope import Scope
 from app.engine.tasks import Kinds
 from app.errors import (
     BadRequestError,
+    CallboardError,
     ForbiddenError,
     ToolError,
     UnauthorizedError,
@@ -52,6 +54,10 @@ _Answer = tuple[ClaimAnswer, dict[str, Any] | None] | tuple[ReportAnswer, None]
 TAIL = 2_000
 #: Bytes of a result above which its report is sent alone.
 ALONE = 262_144
+#: Refusals (not outages) after which a report becomes a plain failure.
+REFUSALS = 5
+#: Errors that say nothing against the item itself.
+AWAY = (UnavailableError, UnauthorizedError, ForbiddenError)
 _LONGEST_PAUSE = 10.0
 
 
@@ -109,6 +115,8 @@ class Runner:
 
         Raises ``UnavailableError`` while shutting down, so that the message goes back.
         """
+        if self._stopping.is_set():
+            raise UnavailableError("this worker is shutting down")
         attempt = Attempt(pointer)
         with self._lock:
             if pointer in self._running:
@@ -126,13 +134,18 @@ class Runner:
     def _claim_and_run(self, attempt: Attempt) -> None:
         # The same worker claims an attempt under the same key: a claim whose answer was lost is
         # answered again instead of being refused for ever.
-        key = f"{self.name}:{':'.join(map(str, attempt.pointer))}"
+        place = ":".join(map(str, attempt.pointer)).encode()
+        key = f"{self.name[-60:]}:{blake2b(place, digest_size=16).hexdigest()}"
         claim = Claim(**attempt.pointer._asdict(), key=key)
         answer, raw = self._insist(claim)
         if not answer.granted:
             log.info("claim.refused", reason=answer.reason)
             return
-        assert raw is not None
+        if raw is None:
+            # Granted, but the control plane cannot say what to run: the step must end all the same.
+            error = {"kind": "internal", "message": answer.reason or "no step", "retryable": False}
+            self._report(attempt, Outcome(error=error), 0.0, key)
+            return
         started = time.perf_counter()
         try:
             outcome = self._execute(attempt, raw, answer.variables or Variables())
@@ -221,25 +234,32 @@ class Runner:
     def _insist(self, item: Claim | Report, *, urgent: bool = False) -> Any:
         """Repeat *item* until it is answered: a claim or report of unknown fate must be settled.
 
-        While shutting down only an *urgent* one is repeated, and not for ever.
+        Whatever error comes, it settles nothing: given up, the attempt would stay claimed by a
+        living worker that does not run it. An item that is refused takes no batch along, and a
+        report refused again and again becomes a plain failure. While shutting down only an
+        *urgent* item is repeated, and not for ever.
         """
-        pause, tries = 0.1, 0
+        pause, tries, refused = 0.1, 0, 0
         while True:
             try:
-                return self._send([item])[0] if self._is_large(item) else self._exchange(item)
-            except (UnavailableError, UnauthorizedError, ForbiddenError) as exc:
+                return self._settle(item, alone=refused > 0)
+            except CallboardError as exc:
                 tries += 1
+                refused += not isinstance(exc, AWAY)
                 if self._stopping.is_set() and (not urgent or tries > 5):
                     raise UnavailableError(str(exc)) from exc
-                log.warning("control_plane.unavailable", error=str(exc), tries=tries)
+                log.warning("control_plane.unsettled", error=str(exc), tries=tries)
+                if refused >= REFUSALS and isinstance(item, Report):
+                    item = _refused(item, exc)
                 # Full jitter spreads the return of many workers.
                 self._stopping.wait(random.uniform(0, pause))  # noqa: S311 (guards nothing)
                 pause = min(pause * 2, _LONGEST_PAUSE)
 
-    @staticmethod
-    def _is_large(item: Claim | Report) -> bool:
-        """Large results travel alone, so that a batch stays below what the API takes."""
-        return isinstance(item, Report) and size_of(item.result) > ALONE
+    def _settle(self, item: Claim | Report, *, alone: bool) -> _Answer:
+        """One try; large results travel alone, so that a batch stays below what the API takes."""
+        if isinstance(item, Report):
+            alone = alone or size_of([item.result, item.ctx, item.error]) > ALONE
+        return self._send([item])[0] if alone else self._exchange(item)
 
     # ------------------------------------------------------------------ from outside
     def running(self) -> list[PointerWire]:
@@ -294,6 +314,13 @@ def secrets_from(values: dict[str, str]) -> Callable[[str], str]:
         return found
 
     return secret
+
+
+def _refused(report: Report, reason: CallboardError) -> Report:
+    """The failure that stands for a report the control plane does not take."""
+    error = {"kind": "internal", "message": f"the report was refused: {reason}", "retryable": False}
+    nothing = {"result": None, "ctx": None, "tail": None, "retry_in": None}
+    return report.model_copy(update={**nothing, "outcome": "failed", "error": printable(error)})
 
 
 def printable(value: Any) -> Any:

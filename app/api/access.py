@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 
-from app.errors import ForbiddenError, StartupError, UnauthorizedError
+from app.errors import ForbiddenError, UnauthorizedError
 from app.settings import Settings
 
 #: Answer to everybody: they say whether the server lives, and nothing about what it holds.
@@ -128,15 +128,6 @@ def caller_of(request: Request) -> Caller:
 
 
 CallerDep = Annotated[Caller, Depends(authorise)]
-
-
-def check_exposure(settings: Settings) -> None:
-    """Raise ``StartupError`` where other machines would reach an API that asks for no token."""
-    if not settings.is_loopback and not settings.api_token:
-        raise StartupError(
-            f"refusing to listen on {settings.host or 'every address'} without an API token",
-            remedy="set CALLBOARD_API_TOKEN, or listen on 127.0.0.1 (NOETL_HOST)",
-        )
 
 
 def is_loopback(name: str) -> bool:

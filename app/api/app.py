@@ -6,7 +6,7 @@ from fastapi import Depends, FastAPI
 
 from app.api import catalog, dashboard, events, execute, executions, problems, root, worker
 from app.api import health as probes
-from app.api.access import Access, authorise, check_exposure
+from app.api.access import Access, authorise
 from app.api.bodies import Limits
 from app.api.observe import Observe
 from app.services.control import Control
@@ -14,7 +14,7 @@ from app.services.health import Check, Health
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
 
-__all__ = ["Check", "Health", "check_exposure", "create_app"]
+__all__ = ["Check", "Health", "create_app"]
 
 
 def create_app(

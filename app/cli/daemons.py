@@ -19,7 +19,7 @@ from app.cli.programs import at_home, own_environment, worker_environment
 from app.cli.ready import claim_port, problem_of
 from app.cli.session import Commands, Failure, Session, json_option, pass_session
 from app.errors import StartupError
-from app.settings import Settings
+from app.settings import Settings, check_exposure
 
 #: How long a process may take to be up, in seconds.
 PATIENCE = 30.0
@@ -56,6 +56,7 @@ def server_start(
     settings = at_home(settings)
     pidfile = PidFile.of(settings, "server")
     pidfile.claim("the server", remedy="stop it with 'callboard server stop'")
+    check_exposure(settings)
     claim_port(settings.host, settings.port)
     command = ["-m", "app.server", "--host", settings.host, "--port", str(settings.port)]
     if init_db:

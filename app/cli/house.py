@@ -16,7 +16,7 @@ from app.cli.ready import claim_port, problem_of
 from app.cli.supervisor import Speaker, Supervisor
 from app.embedded.stack import EmbeddedStack
 from app.errors import StartupError, UnavailableError
-from app.settings import Settings
+from app.settings import Settings, check_exposure
 
 #: How long the API may take to be ready before we say what is missing, in seconds.
 PATIENCE = 60.0
@@ -44,6 +44,7 @@ def house(settings: Settings, speaker: Speaker) -> Iterator[House]:
         f"callboard up of {settings.home}",
         remedy="stop it, or set CALLBOARD_HOME and --port for a second one",
     )
+    check_exposure(settings)
     claim_port(settings.host, settings.port)
     url = at_home(settings).url
     with _servers(settings) as stack:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from app.engine.encoding import dumps
 from app.engine.events import (
     NO_LOOP,
     CtxUpdated,
@@ -35,7 +36,7 @@ from app.engine.playbook import Arc, Playbook, Step
 from app.engine.state import Due, Execution, StepState, evolve
 from app.engine.template import holds, render
 from app.engine.values import Values
-from app.errors import TemplateError
+from app.errors import BadRequestError, TemplateError
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Limits:
     max_visits: int = 10_000
     max_attempts: int = 5
     loop_window: int = 1_000
+    value_bytes: int = 104_857_600
     pool: str = "default"
 
 
@@ -262,6 +264,7 @@ class _Turn:
         try:
             items = collection(render(step.loop.items, scope))
             size = window(step.loop, scope, self.limits.loop_window)
+            self.check_storable(items, "in")
         except (TemplateError, ValueError) as exc:
             message = f"loop of step {step.name!r}: {exc}"
             self.refuse(step, visit, source, {"kind": "template", "message": message})
@@ -342,7 +345,18 @@ class _Turn:
         for assignments in sets:
             for key, value in assignments.items():
                 updates[scope_key(key)] = render(value, scope)
+                self.check_storable(updates[scope_key(key)], f"set: {key}")
         self.add(CtxUpdated(step.name, self.state.step(step.name).visit, updates))
+
+    def check_storable(self, value: Any, where: str) -> None:
+        """Raise ``TemplateError`` for a value that the log could not keep."""
+        try:
+            size = len(dumps(value))
+        except BadRequestError as exc:
+            raise TemplateError(f"'{where}' gave a value that cannot be kept: {exc}") from exc
+        if size > self.limits.value_bytes:
+            limit = f"{size} bytes are above {self.limits.value_bytes}"
+            raise TemplateError(f"'{where}': {limit} (setting CALLBOARD_RESULT_BYTES)")
 
     # ------------------------------------------------------------------ the end
     def finish(self) -> None:

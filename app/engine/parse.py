@@ -22,7 +22,17 @@ STEP_KEYS = frozenset(
 )
 #: What a step without a tool may carry; anything else needs a tool to mean something.
 ROUTER_KEYS = frozenset({"step", "desc", "spec", "set", "next", "pool", "timeout"})
-REFUSED_KEYS = {"args": "input", "set_ctx": "set", "set_iter": "set", "vars": "workload"}
+REFUSED_KEYS = {
+    "args": "Use 'input'.",
+    "set_ctx": "Use 'set'.",
+    "set_iter": "Use 'set'.",
+    "vars": "Use 'workload'.",
+    "when": "Put the condition on the arc that leads here.",
+    "case": "Use 'next' with arcs and 'when'.",
+}
+_POOL = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$")
+#: Bytes of a step's name.
+MAX_NAME = 128
 _WHOLE_CONTEXT = re.compile(r"\b(variables|context)\b")
 
 
@@ -180,6 +190,12 @@ class _Parser(TaskReader):
             )
             return None
         name = str(raw["step"])
+        if len(name.encode()) > MAX_NAME:
+            # Pointers carry the name, and a pointer is small.
+            message = (
+                f"the name of a step may have {MAX_NAME} bytes, this one has {len(name.encode())}."
+            )
+            self.problem((*path, "step"), "step-name", message)
         self._step_keys(raw, path, name)
         tasks, sequence = self.tasks(raw, path, name)
         spec = self.mapping(raw, "spec", path)
@@ -194,7 +210,7 @@ class _Parser(TaskReader):
             set=self.templates(self.mapping(raw, "set", path), (*path, "set")),
             input=self.templates(self.mapping(raw, "input", path), (*path, "input")),
             timeout=self._timeout(raw, spec, path),
-            pool=raw.get("pool") or spec.get("pool"),
+            pool=self._pool(raw, spec, path),
             raw={key: value for key, value in raw.items() if key not in {"next", "desc"}},
         )
         return replace(step, needs=self._needs(step))
@@ -206,7 +222,11 @@ class _Parser(TaskReader):
                     (*path, key),
                     "refused-key",
                     f"step {name!r}: {key!r} is not part of the language.",
-                    f"Use '{REFUSED_KEYS[key]}'.",
+                    REFUSED_KEYS[key],
+                )
+            elif key not in STEP_KEYS and (near := self._near_key(key, raw)):
+                self.key_problem(
+                    (*path, key), "unknown-key", f"step {name!r} has the unknown key {key!r}.", near
                 )
             elif "tool" not in raw and key not in ROUTER_KEYS:
                 self.key_problem(
@@ -215,15 +235,20 @@ class _Parser(TaskReader):
                     f"step {name!r} has {key!r} but no tool.",
                     "Add 'tool: {kind: …}'.",
                 )
-            elif key not in STEP_KEYS and key not in REFUSED_KEYS:
-                near = difflib.get_close_matches(str(key), STEP_KEYS, n=1)
-                if near and near[0] not in raw:
-                    self.key_problem(
-                        (*path, key),
-                        "unknown-key",
-                        f"step {name!r} has the unknown key {key!r}.",
-                        f"Did you mean '{near[0]}'?",
-                    )
+
+    @staticmethod
+    def _near_key(key: str, raw: Mapping[str, Any]) -> str | None:
+        near = difflib.get_close_matches(str(key), STEP_KEYS, n=1)
+        return f"Did you mean '{near[0]}'?" if near and near[0] not in raw else None
+
+    def _pool(self, raw: Mapping[str, Any], spec: Mapping[str, Any], path: Path) -> str | None:
+        pool = raw.get("pool", spec.get("pool"))
+        if pool is None or (isinstance(pool, str) and _POOL.match(pool)):
+            return pool
+        where = (*path, "pool") if "pool" in raw else (*path, "spec", "pool")
+        hint = "Use letters, digits, '_' and '-', 64 at the most."
+        self.problem(where, "pool", f"{pool!r} is not the name of a pool.", hint)
+        return None
 
     def _timeout(self, raw: Mapping[str, Any], spec: Mapping[str, Any], path: Path) -> float | None:
         for holder, where in ((raw, path), (spec, (*path, "spec"))):

@@ -24,6 +24,8 @@ from app.engine.template import PassThrough
 
 #: Key that marks a value kept outside the log.
 REF = "_ref"
+#: The fields of a reference; they stand beside the value's own where it is handed out.
+FIELDS = frozenset({REF, "_store", "_size_bytes", "_preview"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +111,8 @@ class Values:
 
 
 def is_reference(value: Any) -> bool:
-    """A value kept outside the log: ``{_ref: {kind, name, uri}, _store, _size_bytes, …}``."""
-    return isinstance(value, dict) and isinstance(value.get(REF), dict) and "name" in value[REF]
+    """A value kept outside the log: ``{_ref: {kind, name, ref}, _store, _size_bytes, _preview}``."""
+    return isinstance(value, dict) and value.keys() >= FIELDS and isinstance(value[REF], dict)
 
 
 def reference(execution_id: int, name: str, size: int, value: Any) -> dict[str, Any]:

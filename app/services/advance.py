@@ -8,11 +8,26 @@ from dataclasses import dataclass
 import structlog
 
 from app.engine.decide import Limits, decide
-from app.engine.events import Entry, Event, StepScheduled
-from app.engine.ports import Clock, Dispatch, Dispatcher, Draft, EventLog, LogTransaction, Pointer
+from app.engine.events import (
+    Entry,
+    Event,
+    ExecutionFailed,
+    StepScheduled,
+    StepStarted,
+    UnknownEventError,
+)
+from app.engine.ports import (
+    Clock,
+    Dispatch,
+    Dispatcher,
+    Draft,
+    DuplicateEventError,
+    EventLog,
+    Pointer,
+)
 from app.engine.state import NEW, Execution, evolve
 from app.engine.values import ValueNeeded, Values
-from app.errors import CallboardError
+from app.errors import CallboardError, UnavailableError
 from app.services.cache import Lru
 from app.services.catalog import CatalogService
 from app.services.large import Storage
@@ -20,8 +35,8 @@ from app.services.reading import Reader
 
 log = structlog.get_logger(__name__)
 
-#: Events kept with a cached state; most templates read the newest.
-KEPT_EVENTS = 512
+#: Events kept with a cached state; most templates read the newest, others are fetched.
+KEPT_EVENTS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +60,7 @@ class Advance:
         limits: Limits,
         storage: Storage,
         clock: Clock,
-        cached: int = 2048,
+        cached: int = 512,
     ) -> None:
         self._log = events
         self._catalog = catalog
@@ -62,14 +77,30 @@ class Advance:
         Raises ``UnavailableError`` where the database or the broker does not answer; the wake
         then comes again, and what was appended but not published is published by the sweeper.
         """
+        try:
+            return self._advance(execution_id)
+        except DuplicateEventError as exc:
+            # Our fold was not what the log says: forget it and look again.
+            self._cache.pop(execution_id)
+            raise UnavailableError(f"execution {execution_id}: {exc.message}") from exc
+        except (UnavailableError, UnknownEventError, BrokenLogError):
+            raise
+        except Exception as exc:
+            # Whatever else went wrong goes wrong again next time: an execution that cannot go on ends.
+            log.exception("advance.failed", execution_id=execution_id)
+            return self._give_up(execution_id, exc)
+
+    def _advance(self, execution_id: int) -> int:
         with self._log.transaction([execution_id]) as tx:
-            cached = self._catch_up(tx, execution_id)
+            known = self._cache.get(execution_id) or Cached(NEW, Values())
+            read = tx.read(execution_id, after=known.state.version)
+            cached = _fold(known, read)
             if not cached.state.is_running:
                 self._cache.pop(execution_id)
                 return 0
             new = self._decide(execution_id, cached)
             if not new:
-                self._cache.put(execution_id, cached)
+                self._cache.put(execution_id, _fold(known, durable(read)))
                 return 0
             light = [self._storage.lighten(tx, execution_id, event) for event in new]
             entries = tx.append(execution_id, [Draft(event) for event in light])
@@ -78,10 +109,15 @@ class Advance:
         self._publish(execution_id, entries)
         return len(entries)
 
-    def _catch_up(self, tx: LogTransaction, execution_id: int) -> Cached:
-        # The log only grows, so a cached fold is a prefix of the truth and never wrong.
-        known = self._cache.get(execution_id) or Cached(NEW, Values())
-        return _fold(known, tx.read(execution_id, after=known.state.version))
+    def _give_up(self, execution_id: int, reason: Exception) -> int:
+        message = f"the engine could not go on: {type(reason).__name__}: {reason}"
+        failed = ExecutionFailed({"kind": "internal", "message": message})
+        with self._log.transaction([execution_id]) as tx:
+            if tx.ended([execution_id]) or not tx.last_seq(execution_id):
+                return 0
+            tx.append(execution_id, [Draft(failed)])
+        self._cache.pop(execution_id)
+        return 1
 
     def _decide(self, execution_id: int, cached: Cached) -> list[Event]:
         playbook = self._catalog.playbook(cached.state.catalog_id)
@@ -120,6 +156,18 @@ class Advance:
         ]
         if pointers:
             self._dispatcher.dispatch(pointers)
+
+
+def durable(entries: Sequence[Entry]) -> Sequence[Entry]:
+    """*entries* without the claims at their end.
+
+    A claim commits before it is on disk, so a crash of Postgres may take it back and give its seq
+    to another event. An event behind it that waited for the disk makes it safe.
+    """
+    end = len(entries)
+    while end and isinstance(entries[end - 1].event, StepStarted):
+        end -= 1
+    return entries[:end]
 
 
 def _fold(cached: Cached, entries: Sequence[Entry]) -> Cached:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+
 from app.engine.events import (
     CtxUpdated,
     Event,
@@ -21,9 +23,12 @@ from app.engine.playbook import Step
 from app.engine.state import Execution
 from app.engine.template import Needs
 from app.engine.values import REF, Values
+from app.errors import UnavailableError
 from app.services.catalog import CatalogService
 from app.services.reading import Reader
 from app.wire import Claim, ClaimAnswer, Variables
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +55,29 @@ class Briefing:
             (item.claim.execution_id, seq) for item in granted for seq in (1, item.scheduled_seq)
         )
         steps: dict[str, dict[str, Any]] = {}
-        answers = []
-        for item in claims:
-            if isinstance(item, Granted):
-                answers.append(self._answer(item, heads, steps))
-            else:
-                answers.append(item)
+        answers = [
+            self._answer(item, heads, steps) if isinstance(item, Granted) else item
+            for item in claims
+        ]
         return answers, steps
 
     def _answer(
+        self,
+        granted: Granted,
+        heads: Mapping[tuple[int, int], Event],
+        steps: dict[str, dict[str, Any]],
+    ) -> ClaimAnswer:
+        """The claims are committed: whatever goes wrong here must end one step, not a batch."""
+        try:
+            return self._brief(granted, heads, steps)
+        except UnavailableError:
+            raise  # the same claim is granted again
+        except Exception as exc:
+            claim = granted.claim
+            log.exception("briefing.failed", execution_id=claim.execution_id, step=claim.step)
+            return ClaimAnswer(granted=True, reason=f"{type(exc).__name__}: {exc}")
+
+    def _brief(
         self,
         granted: Granted,
         heads: Mapping[tuple[int, int], Event],

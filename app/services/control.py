@@ -48,7 +48,13 @@ def control(ports: Ports, settings: Settings) -> Control:
     """Build the use cases on *ports*."""
     reader = Reader(ports.events)
     storage = Storage(inline=settings.inline_bytes, most=settings.result_bytes)
-    limits = Limits(settings.max_visits, settings.max_attempts, settings.loop_window, settings.pool)
+    limits = Limits(
+        max_visits=settings.max_visits,
+        max_attempts=settings.max_attempts,
+        loop_window=settings.loop_window,
+        value_bytes=settings.result_bytes,
+        pool=settings.pool,
+    )
     catalog = CatalogService(ports.catalog, ports.kinds, max_bytes=settings.playbook_bytes)
     events, dispatcher, clock = ports.events, ports.dispatcher, ports.clock
     return Control(

@@ -21,9 +21,10 @@ from app.engine.ports import (
     ExecutionSummary,
     NewId,
 )
-from app.engine.state import NEW, Execution, evolve, replay
+from app.engine.state import NEW, Execution, replay
 from app.engine.values import Values
 from app.errors import ConflictError, NotFoundError, UnavailableError
+from app.services.advance import durable
 from app.services.cache import Lru
 from app.services.catalog import CatalogService
 from app.services.reading import Reader
@@ -132,7 +133,7 @@ class Executions:
         summary = self._log.summary(execution_id)
         if summary is None:
             raise NotFoundError(
-                f"there is no execution {execution_id}", remedy="see 'callboard list executions'"
+                f"there is no execution {execution_id}", remedy="see 'callboard executions'"
             )
         return summary
 
@@ -162,9 +163,9 @@ class Executions:
     def state(self, execution_id: int) -> Execution:
         """The fold of the log as of now; only what is new since the last call is read."""
         known = self._folded.get(execution_id) or NEW
-        state = replay(self._log.read(execution_id, after=known.version), known)
-        self._folded.put(execution_id, state)
-        return state
+        entries = self._log.read(execution_id, after=known.version)
+        self._folded.put(execution_id, replay(durable(entries), known))
+        return replay(entries, known)
 
     def status(self, execution_id: int) -> StatusView:
         """Where the execution stands, step by step. Raises ``NotFoundError``."""
@@ -183,7 +184,8 @@ class Executions:
         ended = {name: item.result_seq for name, item in state.steps.items() if item.result_seq}
         name = step or max(ended, key=ended.__getitem__, default=None)
         if name is None or name not in ended:
-            raise NotFoundError(f"execution {execution_id} has no result of step {name!r}")
+            what = f"no result of step {step!r}" if step else "no result yet"
+            raise NotFoundError(f"execution {execution_id} has {what} (it is {state.status})")
         return self._value(execution_id, ended[name])
 
     def variables(self, execution_id: int) -> dict[str, Any]:
@@ -258,9 +260,7 @@ class Executions:
             events = cancel(state, reason)
             if events:
                 tx.append(execution_id, [Draft(event) for event in events])
-        for event in events:
-            state = evolve(state, event, state.version + 1)
-        self._folded.put(execution_id, state)
+        self._folded.pop(execution_id)
         return bool(events)
 
 

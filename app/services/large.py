@@ -9,7 +9,7 @@ from typing import Any
 from app.engine.encoding import dumps
 from app.engine.events import CtxUpdated, Event, LoopStarted, StepDone
 from app.engine.ports import LogTransaction
-from app.engine.values import is_reference, reference
+from app.engine.values import FIELDS, is_reference, reference
 from app.errors import BadRequestError
 
 
@@ -26,7 +26,8 @@ class Storage:
             case StepDone():
                 name = f"result/{event.step}/{event.visit}/{event.iteration}"
                 result = self._light(log, execution_id, name, event.step, event.result)
-                ctx = self._light_each(log, execution_id, event.step, event.visit, event.ctx)
+                prefix = f"ctx/{event.step}/{event.visit}/{event.iteration}"
+                ctx = self._light_each(log, execution_id, event.step, prefix, event.ctx)
                 return replace(event, result=result, ctx=ctx)
             case LoopStarted():
                 name = f"items/{event.step}/{event.visit}"
@@ -34,7 +35,8 @@ class Storage:
                     event, items=self._light(log, execution_id, name, event.step, event.items)
                 )
             case CtxUpdated():
-                values = self._light_each(log, execution_id, event.step, event.visit, event.values)
+                prefix = f"set/{event.step}/{event.visit}"
+                values = self._light_each(log, execution_id, event.step, prefix, event.values)
                 return replace(event, values=values or {})
             case _:
                 return event
@@ -44,21 +46,24 @@ class Storage:
         log: LogTransaction,
         execution_id: int,
         step: str,
-        visit: int,
+        prefix: str,
         values: Mapping[str, Any] | None,
     ) -> dict[str, Any] | None:
         if not values:
             return None
         return {
-            key: self._light(log, execution_id, f"ctx/{step}/{visit}/{key}", step, value)
+            key: self._light(log, execution_id, f"{prefix}/{key}", step, value)
             for key, value in values.items()
         }
 
     def _light(
         self, log: LogTransaction, execution_id: int, name: str, step: str, value: Any
     ) -> Any:
-        if value is None or is_reference(value):
-            return value
+        if value is None:
+            return None
+        if is_reference(value):
+            # Only we make references: this is one that we handed out, or looks like one, and data now.
+            value = {key: item for key, item in value.items() if key not in FIELDS}
         size = size_of(value)
         if size <= self.inline:
             return value

@@ -21,6 +21,7 @@ from app.engine.ports import (
     Pointer,
     RuntimeRegistry,
 )
+from app.errors import CallboardError
 
 log = structlog.get_logger(__name__)
 
@@ -66,12 +67,22 @@ class Sweeper:
         self._sent: dict[Pointer, float] = {}
 
     def sweep(self) -> Swept:
-        """One run. Raises ``UnavailableError`` where the database or the broker does not answer."""
-        expired = self._expire()
-        resent = self._send_again()
-        woken = self._wake_open()
-        self._runtime.prune(older_than=max(60.0, 20 * self._lease))
-        return Swept(expired, resent, woken)
+        """One run. What goes wrong in one part keeps no other from its work; it is raised at the end."""
+        counts: list[int] = []
+        trouble: list[CallboardError] = []
+        for part in (self._expire, self._send_again, self._wake_open, self._forget):
+            try:
+                counts.append(part())
+            except CallboardError as exc:
+                counts.append(0)
+                trouble.append(exc)
+        if trouble:
+            raise trouble[0]
+        return Swept(*counts[:3])
+
+    def _forget(self) -> int:
+        """Forget processes that fell silent long ago."""
+        return self._runtime.prune(older_than=max(60.0, 20 * self._lease))
 
     def _expire(self) -> int:
         """Fence off the attempts of workers that stopped beating."""

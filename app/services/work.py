@@ -53,6 +53,8 @@ from app.wire import (
 log = structlog.get_logger(__name__)
 
 Place = tuple[int, StepKey]
+#: Seconds that an attempt may be put off; more would be a mistake, and no date holds it.
+LONGEST_WAIT = 31_536_000.0
 
 
 class Worked(Protocol):
@@ -196,7 +198,8 @@ class Work:
             "retryable": False,
         }
         if report.retry_in is not None:
-            at = self._clock() + report.retry_in
+            wait = report.retry_in if report.retry_in > 0 else 0.0
+            at = self._clock() + min(wait, LONGEST_WAIT)
             return AttemptFailed(*key, report.attempt, error, at, worker, report.duration_ms)
         return StepFailed(
             *key, report.attempt, error, report.ctx, report.tail, worker, report.duration_ms

@@ -22,7 +22,7 @@ from app.store.failures import translated
 POOL_TIMEOUT = 10
 
 #: What a URL does not say itself: give up on a dead network within seconds, not hours.
-_NETWORK: dict[str, Any] = {
+NETWORK: dict[str, Any] = {
     "connect_timeout": 5,
     "keepalives_idle": 30,
     "keepalives_interval": 10,
@@ -121,7 +121,7 @@ class Database:
     def _open(self) -> psycopg.Connection[Any]:
         parameters = {
             "application_name": self._application_name,
-            **_NETWORK,
+            **NETWORK,
             **conninfo_to_dict(self._url),
         }
         connection = psycopg.connect(**parameters, autocommit=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
-from app.store.database import libpq_url
+from app.store.database import NETWORK, libpq_url
 
 
 class Leadership:
@@ -20,9 +21,7 @@ class Leadership:
         """Whether this process leads now; takes the lead where it is free. False while Postgres is away."""
         try:
             if self._connection is None:
-                self._connection = psycopg.connect(
-                    self._url, autocommit=True, application_name="callboard leader"
-                )
+                self._connection = self._connect()
             if self._leads:
                 self._connection.execute("SELECT 1")
             else:
@@ -30,9 +29,20 @@ class Leadership:
                     "SELECT pg_try_advisory_lock(%s)", (self._key,)
                 ).fetchone()
                 self._leads = bool(row and row[0])
-        except psycopg.OperationalError:
+        except psycopg.Error:
             self.close()
         return self._leads
+
+    def _connect(self) -> psycopg.Connection[tuple[object, ...]]:
+        parameters = {
+            "application_name": "callboard leader",
+            **NETWORK,
+            **conninfo_to_dict(self._url),
+        }
+        connection = psycopg.connect(**parameters, autocommit=True)
+        # A leader that cannot tell within seconds whether it leads is none.
+        connection.execute("SET statement_timeout = '10s'")
+        return connection
 
     def close(self) -> None:
         """Give the lead away."""

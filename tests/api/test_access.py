@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from fastapi.routing import APIRoute
 
-from app.api.access import PUBLIC, WORKER, Access, check_exposure
+from app.api.access import PUBLIC, WORKER, Access
 from app.errors import ForbiddenError, StartupError, UnauthorizedError
-from app.settings import Settings
+from app.settings import Settings, check_exposure
 from tests.api.plane import Plane, build
 
 SECURED = {"api_token": "client-token", "worker_tokens": "default=worker-token"}
