@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from app.settings import Settings
+from pydantic import AliasChoices
+from pydantic.fields import FieldInfo
 
-SETTINGS = Path(__file__).parent / "reference" / "settings.md"
+from app.settings import Settings
+from app.tools import Tool, kinds, load_tool
+
+DOCS = Path(__file__).parent
+SETTINGS = DOCS / "reference" / "settings.md"
+TOOLS = DOCS / "language" / "tools.md"
+TOOLS_HEAD = """# Tools
+
+What each kind of tool takes and gives. Names in one cell mean the same key. Every tool also takes
+`name`, `set` and `spec.policy`; see the [language reference](reference.md).
+
+This page is made by `python docs/make_reference.py`.
+
+"""
 HEAD = """# Settings
 
 Settings come from the environment. Where several names are given the first that is set wins;
@@ -43,5 +59,28 @@ def _shown(default: Any) -> str:
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"
 
 
+def tools_page() -> str:
+    """The page of all tools: the module's words, then a row per key of the input model."""
+    return TOOLS_HEAD + "\n".join(_tool(load_tool(kind)) for kind in kinds())
+
+
+def _tool(tool: Tool) -> str:
+    module = sys.modules[tool.run.__module__]
+    words = inspect.cleandoc(module.__doc__ or "").replace("``", "`")
+    model = inspect.cleandoc(tool.input.__doc__ or "").replace("``", "`")
+    rows = "".join(_key(name, field) for name, field in tool.input.model_fields.items())
+    return f"## {tool.kind}\n\n{words}\n\n{model}\n\n| key | default |\n|---|---|\n{rows}"
+
+
+def _key(name: str, field: FieldInfo) -> str:
+    choices = field.validation_alias
+    names = choices.choices if isinstance(choices, AliasChoices) else [choices or name]
+    default = (
+        "required" if field.is_required() else _shown(field.get_default(call_default_factory=True))
+    )
+    return f"| {', '.join(f'`{each}`' for each in names)} | {default} |\n"
+
+
 if __name__ == "__main__":
+    TOOLS.write_text(tools_page(), encoding="utf-8")
     SETTINGS.write_text(settings_page(), encoding="utf-8")

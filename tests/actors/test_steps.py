@@ -10,7 +10,7 @@ import pytest
 
 from app.actors.steps import Runner, printable, secrets_from
 from app.engine.ports import Pointer
-from app.errors import ToolError, UnavailableError
+from app.errors import BadRequestError, ToolError, UnavailableError
 from app.settings import load
 from app.wire import Exchange, ExchangeAnswer, PointerWire
 from app.wiring import ToolKinds
@@ -107,6 +107,45 @@ def test_lost_answers_of_claims_and_reports_are_asked_for_again(bench: Bench) ->
         "step.started",
         "step.done",
     ]
+
+
+class Refusing:
+    """A control plane that answers some reports with an error of its own, batch and all."""
+
+    def __init__(self, exchange: Callable[[Exchange], ExchangeAnswer]) -> None:
+        self.exchange_really = exchange
+        self.sizes: list[int] = []
+
+    def exchange(self, request: Exchange) -> ExchangeAnswer:
+        self.sizes.append(len(request.reports))
+        if any(report.result == "poison" for report in request.reports):
+            raise BadRequestError("not this one")
+        return self.exchange_really(request)
+
+
+def test_a_report_that_is_refused_again_and_again_becomes_a_failure(
+    bench: Bench,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.actors.steps.REFUSALS", 2)
+    refusing = Refusing(bench.control.work.exchange)
+    runner = Runner(refusing, load({}).settings, ToolKinds(), secrets_from({}), name="w1")
+    execution_id = bench.start(step("{kind: noop, result: poison}"))
+    (pointer,) = bench.advance(execution_id)
+    runner.run(pointer)
+    event = bench.log(execution_id)[-1].event
+    assert event.type == "step.failed"
+    assert "not this one" in event.error["message"]
+
+
+def test_nothing_is_begun_while_shutting_down(bench: Bench) -> None:  # noqa: F811
+    runner = runner_of(bench)
+    execution_id = bench.start(step("{kind: noop}"))
+    (pointer,) = bench.advance(execution_id)
+    runner.begin_shutdown()
+    with pytest.raises(UnavailableError):
+        runner.run(pointer)
+    assert bench.types(execution_id)[-1] == "step.scheduled"
 
 
 def running_in_thread(bench: Bench, runner: Runner) -> tuple[int, Pointer, threading.Thread]:  # noqa: F811

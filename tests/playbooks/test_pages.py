@@ -53,6 +53,11 @@ def test_the_reference_of_settings_is_current() -> None:
     assert written == page.settings_page(), "run: python docs/make_reference.py"
 
 
+def test_the_reference_of_tools_is_current() -> None:
+    page = generator()
+    assert page.TOOLS.read_text() == page.tools_page(), "run: python docs/make_reference.py"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_its_links_lead_somewhere(page: Path) -> None:
     for link in LINK.findall(page.read_text()):
