@@ -133,7 +133,7 @@ def test_a_report_that_is_refused_again_and_again_becomes_a_failure(
     execution_id = bench.start(step("{kind: noop, result: poison}"))
     (pointer,) = bench.advance(execution_id)
     runner.run(pointer)
-    event = bench.log(execution_id)[-1].event
+    event: Any = bench.log(execution_id)[-1].event
     assert event.type == "step.failed"
     assert "not this one" in event.error["message"]
 
