@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -31,7 +32,9 @@ def plain_logs() -> Iterator[None]:
         processors=[
             structlog.processors.format_exc_info,
             structlog.processors.KeyValueRenderer(repr_native_str=False),
-        ]
+        ],
+        # Not stdout, which tests of the command line compare.
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     yield
     root.handlers[:] = handlers

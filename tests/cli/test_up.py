@@ -128,7 +128,7 @@ def test_a_process_that_cannot_start_says_why(call: Call, home: Path) -> None:
     result = call("server", "start", "--port", str(free_port()))
     assert result.exit_code == 1
     assert result.stderr.startswith("error: server ended at once and said:\n  error: ")
-    assert "DATABASE_URL and NATS_URL is not set" in result.stderr
+    assert "DATABASE_URL and NATS_URL not set" in result.stderr
     assert not (home / "run" / "server.pid").exists()
 
 
