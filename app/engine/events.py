@@ -34,6 +34,19 @@ class StepKey(NamedTuple):
         return f"{self.step}{visit}" + (f"[{self.iteration}]" if self.iteration >= 0 else "")
 
 
+class OfStep:
+    """An event about one unit of work."""
+
+    __slots__ = ()
+    step: str
+    visit: int
+    iteration: int
+
+    @property
+    def key(self) -> StepKey:
+        return StepKey(self.step, self.visit, self.iteration)
+
+
 @dataclass(frozen=True, slots=True)
 class ExecutionStarted:
     """A playbook was accepted for running; ``workload`` is merged once, here."""
@@ -48,7 +61,7 @@ class ExecutionStarted:
 
 
 @dataclass(frozen=True, slots=True)
-class StepScheduled:
+class StepScheduled(OfStep):
     """A unit of work is due. ``reads`` says which event (seq) holds each variable it needs.
 
     ``source``/``source_visit`` name the completion whose arc led here. ``not_before`` delays the
@@ -71,13 +84,9 @@ class StepScheduled:
     loop_seq: int | None = None
     tries: int = 0
 
-    @property
-    def key(self) -> StepKey:
-        return StepKey(self.step, self.visit, self.iteration)
-
 
 @dataclass(frozen=True, slots=True)
-class StepStarted:
+class StepStarted(OfStep):
     """A worker claimed the attempt."""
 
     type: ClassVar[str] = "step.started"
@@ -87,13 +96,9 @@ class StepStarted:
     attempt: int
     worker: str
 
-    @property
-    def key(self) -> StepKey:
-        return StepKey(self.step, self.visit, self.iteration)
-
 
 @dataclass(frozen=True, slots=True)
-class StepDone:
+class StepDone(OfStep):
     """The unit of work ended well. ``ctx`` holds what its policy rules set for later steps.
 
     ``tail`` is the end of what it printed, for people.
@@ -110,13 +115,9 @@ class StepDone:
     worker: str | None = None
     duration_ms: float | None = None
 
-    @property
-    def key(self) -> StepKey:
-        return StepKey(self.step, self.visit, self.iteration)
-
 
 @dataclass(frozen=True, slots=True)
-class AttemptFailed:
+class AttemptFailed(OfStep):
     """This attempt failed and a policy asks for another one after ``retry_in`` seconds."""
 
     type: ClassVar[str] = "attempt.failed"
@@ -129,13 +130,9 @@ class AttemptFailed:
     worker: str | None = None
     duration_ms: float | None = None
 
-    @property
-    def key(self) -> StepKey:
-        return StepKey(self.step, self.visit, self.iteration)
-
 
 @dataclass(frozen=True, slots=True)
-class AttemptExpired:
+class AttemptExpired(OfStep):
     """The worker that held the attempt stopped beating; the attempt is fenced off."""
 
     type: ClassVar[str] = "attempt.expired"
@@ -146,13 +143,9 @@ class AttemptExpired:
     worker: str | None = None
     reason: str = "the worker stopped beating"
 
-    @property
-    def key(self) -> StepKey:
-        return StepKey(self.step, self.visit, self.iteration)
-
 
 @dataclass(frozen=True, slots=True)
-class AttemptInterrupted:
+class AttemptInterrupted(OfStep):
     """The worker gave the attempt back while shutting down; this costs no retry."""
 
     type: ClassVar[str] = "attempt.interrupted"
@@ -162,13 +155,9 @@ class AttemptInterrupted:
     attempt: int
     worker: str | None = None
 
-    @property
-    def key(self) -> StepKey:
-        return StepKey(self.step, self.visit, self.iteration)
-
 
 @dataclass(frozen=True, slots=True)
-class AttemptLate:
+class AttemptLate(OfStep):
     """A report that came after its attempt was fenced off; kept for the audit only."""
 
     type: ClassVar[str] = "attempt.late"
@@ -179,13 +168,9 @@ class AttemptLate:
     worker: str | None = None
     outcome: str = "done"
 
-    @property
-    def key(self) -> StepKey:
-        return StepKey(self.step, self.visit, self.iteration)
-
 
 @dataclass(frozen=True, slots=True)
-class StepFailed:
+class StepFailed(OfStep):
     """The unit of work ended badly: ``error`` has kind, message, retryable and helpers."""
 
     type: ClassVar[str] = "step.failed"
@@ -199,13 +184,9 @@ class StepFailed:
     worker: str | None = None
     duration_ms: float | None = None
 
-    @property
-    def key(self) -> StepKey:
-        return StepKey(self.step, self.visit, self.iteration)
-
 
 @dataclass(frozen=True, slots=True)
-class StepSkipped:
+class StepSkipped(OfStep):
     """No path leads to the step any more in this turn. ``source`` is the completion that said so."""
 
     type: ClassVar[str] = "step.skipped"
@@ -216,23 +197,15 @@ class StepSkipped:
     source_visit: int = 0
     reason: str = "no arc led here"
 
-    @property
-    def key(self) -> StepKey:
-        return StepKey(self.step, self.visit, self.iteration)
-
 
 @dataclass(frozen=True, slots=True)
-class StepCancelled:
+class StepCancelled(OfStep):
     """The unit of work will not run or not count: its execution was cancelled."""
 
     type: ClassVar[str] = "step.cancelled"
     step: str
     visit: int
     iteration: int = NO_LOOP
-
-    @property
-    def key(self) -> StepKey:
-        return StepKey(self.step, self.visit, self.iteration)
 
 
 @dataclass(frozen=True, slots=True)
