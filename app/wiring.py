@@ -119,12 +119,13 @@ def control_plane(settings: Settings, name: str, *, threads: int = 0) -> Iterato
 
 def nats_broker(settings: Settings, url: str) -> NatsBroker:
     """The broker as every process uses it: pointers and coalesced wakes, nothing retried by Dramatiq."""
+    from app.actors.middleware import Outages
     from app.brokers.nats import NatsBroker
     from app.brokers.redeliver import RedeliverOnInfrastructureError
 
     return NatsBroker(
         url,
-        middleware=[RedeliverOnInfrastructureError()],
+        middleware=[Outages(), RedeliverOnInfrastructureError()],
         coalescing={ORCHESTRATE},
         ack_wait=settings.ack_wait,
         replicas=settings.nats_replicas,
@@ -160,13 +161,14 @@ def local_plane(
     from dramatiq.brokers.stub import StubBroker
 
     from app.actors.declare import declare_orchestrator, declare_steps
+    from app.actors.middleware import Outages
     from app.actors.steps import Runner, secrets_from
     from app.brokers.dispatch import DramatiqDispatcher
     from app.settings import secret_variables
     from app.store.ids import Snowflake
     from app.store.memory import MemoryCatalog, MemoryLog, MemoryRuntime
 
-    broker = StubBroker(middleware=[])
+    broker = StubBroker(middleware=[Outages()])
     runtime = MemoryRuntime()
     ports = Ports(
         events=MemoryLog(runtime),

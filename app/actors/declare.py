@@ -1,4 +1,7 @@
-"""Declares the actors on a broker: ``advance`` for the orchestrator, one per tool for workers."""
+"""Declares the actors on a broker: ``advance`` for the orchestrator, one per tool for workers.
+
+An outage is no failure of theirs: ``throws`` keeps its tracebacks out of the log.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import dramatiq
 from dramatiq import Broker
 
 from app.engine.ports import Pointer
+from app.errors import UnavailableError
 
 ORCHESTRATE = "orchestrate"
 
@@ -18,7 +22,10 @@ def declare_orchestrator(broker: Broker, advance: Callable[[int], int]) -> None:
     def run(execution_id: int) -> None:
         advance(int(execution_id))
 
-    dramatiq.actor(actor_name="advance", queue_name=ORCHESTRATE, broker=broker)(run)
+    actor = dramatiq.actor(
+        actor_name="advance", queue_name=ORCHESTRATE, broker=broker, throws=UnavailableError
+    )
+    actor(run)
 
 
 def declare_steps(
@@ -33,4 +40,7 @@ def declare_steps(
         run(Pointer(execution_id, step, visit, iteration, attempt))
 
     for kind in kinds:
-        dramatiq.actor(actor_name=kind, queue_name=names[0], broker=broker)(perform)
+        actor = dramatiq.actor(
+            actor_name=kind, queue_name=names[0], broker=broker, throws=UnavailableError
+        )
+        actor(perform)
