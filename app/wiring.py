@@ -154,7 +154,7 @@ class LocalRun:
 
 @contextmanager
 def local_plane(
-    settings: Settings, runtime_name: str = "local"
+    settings: Settings, *, secrets: Mapping[str, str] | None = None
 ) -> Iterator[tuple[Control, Broker, Ports]]:
     """The same engine, actors and tools on the memory twins; threads of this process do the work."""
     from dramatiq import Worker
@@ -181,7 +181,11 @@ def local_plane(
     )
     plane = control(ports, settings)
     runner = Runner(
-        plane.work, settings, ports.kinds, secrets_from(secret_variables()), name=runtime_name
+        plane.work,
+        settings,
+        ports.kinds,
+        secrets_from({**(secrets or {}), **secret_variables()}),
+        name="local",
     )
     declare_orchestrator(broker, plane.advance.advance)
     declare_steps(broker, runner.run, kinds(), pool_queues(settings))
@@ -203,12 +207,15 @@ def run_playbook(
     on_event: Callable[[Any], None] | None = None,
     *,
     source: str = "playbook",
+    secrets: Mapping[str, str] | None = None,
 ) -> LocalRun:
     """Run a playbook in this process to its end; ``on_event(entry)`` sees each event as it is written.
 
+    *secrets* are by lower-case name; those of the environment win.
+
     Raises ``InvalidPlaybookError``.
     """
-    with local_plane(settings) as (plane, _, ports):
+    with local_plane(settings, secrets=secrets) as (plane, _, ports):
         entry = plane.catalog.register(text, source=source)
         started = plane.executions.start(catalog_id=entry.catalog_id, payload=payload)
         follow(ports, started.execution_id, on_event or (lambda _: None))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from dataclasses import replace
@@ -109,11 +108,13 @@ def _run_here(
 
     settings = session.settings
     configure(settings if verbose else replace(settings, log_level="error"))
-    _lend_warehouse(settings)
+    secrets = _lent_secrets(settings)
     began = time.monotonic()
     with progress(sys.stderr, quiet=as_json) as shown:
         watched = Watched(shown)
-        done = run_playbook(playbook, settings, payload, watched.see, source=str(path))
+        done = run_playbook(
+            playbook, settings, payload, watched.see, source=str(path), secrets=secrets
+        )
     _show(done, watched.steps, time.monotonic() - began, as_json=as_json)
 
 
@@ -177,12 +178,11 @@ def _with_entry(text: str, name: str, entry: str | None, settings: Settings) -> 
     return json.dumps({**document, "executor": executor})
 
 
-def _lend_warehouse(settings: Settings) -> None:
+def _lent_secrets(settings: Settings) -> dict[str, str]:
     """Where ``callboard up`` runs, its warehouse is there for playbooks that run here, too."""
     if not (settings.home / "stack.json").exists():
-        return
+        return {}
     from app.embedded.stack import running_stack
 
     stack = running_stack(settings.home)
-    if stack is not None and stack.warehouse_url:
-        os.environ.setdefault("NOETL_SECRET_WAREHOUSE", stack.warehouse_url)
+    return {"warehouse": stack.warehouse_url} if stack and stack.warehouse_url else {}
