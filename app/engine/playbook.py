@@ -48,21 +48,59 @@ class Arc:
 
 
 @dataclass(frozen=True, slots=True)
+class Frame:
+    """What a cursor claims at once, and how its rows are worked on; each may be a template.
+
+    ``max_rows`` is what the claim sees as ``__frame_max_rows``. ``row_concurrency`` bounds how many
+    rows of one frame run at once. ``by_row``: the body runs once per row, otherwise once per frame.
+    ``max_attempts``: how often a body that failed is tried, the first time included.
+    """
+
+    max_rows: Any = 100
+    row_concurrency: Any = None
+    by_row: bool = True
+    max_attempts: Any = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where a loop gets its rows: ``task`` is run again and again until it gives none."""
+
+    task: Task
+    frame: Frame = field(default_factory=Frame)
+
+
+@dataclass(frozen=True, slots=True)
 class Loop:
-    """Runs the step once per item of ``items``. ``max_in_flight`` may be a template or None."""
+    """Runs the step once per item of ``items``, or of what ``cursor`` claims.
+
+    ``max_in_flight`` may be a template or None. With a cursor it bounds the open frames.
+    """
 
     items: Any
     iterator: str
     parallel: bool = False
     max_in_flight: Any = None
+    cursor: Cursor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AdmitRule:
+    """``when`` something holds before a step begins, it may (``allow``) or may not begin."""
+
+    when: Any = None
+    allow: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """A node of the graph; ``tasks`` has one element for a single tool, more for a sequence.
 
-    ``needs`` are the names its tool templates use; ``raw`` is its YAML (JSON data), which a worker
-    parses again.
+    ``needs`` are the names its tool templates use; ``raw`` is its YAML (JSON data) in today's form,
+    which a worker parses again. ``admit`` are rules asked in order before it begins; ``guard`` is
+    the older ``when`` of a step: false means the step is passed over and its arcs are followed.
+    ``quiet``: where no arc matches, its branch ends without a word. ``output_select`` names parts
+    of a large result (name: dotted path) that stay readable without fetching it.
     """
 
     name: str
@@ -75,6 +113,10 @@ class Step:
     input: Mapping[str, Any] = field(default_factory=dict)
     timeout: float | None = None
     pool: str | None = None
+    admit: tuple[AdmitRule, ...] = ()
+    guard: Any = None
+    quiet: bool = False
+    output_select: Mapping[str, str] = field(default_factory=dict)
     needs: Needs = field(default_factory=Needs)
     raw: Mapping[str, Any] = field(default_factory=dict)
 
@@ -90,8 +132,30 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Executor:
+    """What holds for a whole execution.
+
+    ``final_step`` runs once when nothing else runs or can, also after a failure. With
+    ``no_next_is_error`` a branch may end at ``end`` or at the final step only. ``timeout`` is in
+    seconds. ``max_visits`` bounds how often one step is entered. ``profile`` is local, distributed
+    or auto; ``tools`` and ``features`` are what the playbook says it requires.
+    """
+
+    final_step: str | None = None
+    no_next_is_error: bool = False
+    timeout: float | None = None
+    max_visits: int | None = None
+    profile: str = "auto"
+    tools: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Playbook:
-    """All of it. ``path`` is what it is registered and called under."""
+    """All of it. ``path`` is what it is registered and called under.
+
+    ``keychain`` are its entries as written; templates in them are for the worker alone.
+    """
 
     name: str
     path: str
@@ -101,3 +165,5 @@ class Playbook:
     graph: Graph
     kind: str = "Playbook"
     meta: Mapping[str, Any] = field(default_factory=dict)
+    executor: Executor = field(default_factory=Executor)
+    keychain: tuple[Mapping[str, Any], ...] = ()
