@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
@@ -39,10 +39,12 @@ from app.wire import (
     ReportRequest,
     ReportResponse,
     Started,
+    ValueRequest,
 )
 
 M = TypeVar("M", bound=BaseModel)
 Json = dict[str, Any]
+Pieces = Generator[bytes, None, None]
 
 BY_CODE: Mapping[str, type[CallboardError]] = {
     cls.code: cls
@@ -67,6 +69,8 @@ AWAY = frozenset({502, 503, 504})
 TRANSIENT = frozenset({408, 425, 429})
 
 FIRST_DELAY, MAX_DELAY = 0.05, 5.0
+#: Bytes of a large answer that are held at once.
+PIECE = 1 << 20
 
 
 class Client:
@@ -135,6 +139,10 @@ class Client:
         """Say how attempts ended; repeating it is safe, as each report has a key."""
         return self._model(ReportResponse, "/api/worker/report", _encode(request))
 
+    def value(self, request: ValueRequest) -> bytes:
+        """What an attempt refers to, as JSON."""
+        return self._send("POST", "/api/worker/values", _encode(request), again=True).data
+
     def beat(self, beat: Beat) -> BeatAnswer:
         """Give a sign of life; the answer names the attempts to stop."""
         return self._model(BeatAnswer, "/api/worker/beat", _encode(beat))
@@ -157,9 +165,13 @@ class Client:
         return self._model(Registered, "/api/catalog/register", body, again=False)
 
     def validate(self, content: str) -> Json:
-        """``{valid, findings}`` of a playbook, without storing it."""
+        """``{valid, findings}`` of a playbook, warnings included, without storing it."""
         body = orjson.dumps({"content": content})
         return self._object("POST", "/api/catalog/validate", body=body)
+
+    def schema(self, tool: str | None = None) -> Json:
+        """The JSON Schema of playbooks, or of one kind of tool."""
+        return self._object("GET", "/api/catalog/schema", {"tool": tool})
 
     def catalog_list(
         self, resource_type: str | None = None, *, path: str | None = None
@@ -179,6 +191,18 @@ class Client:
         """One resource with its content. Raises ``NotFoundError``."""
         body = orjson.dumps({"path": path, "version": version, "catalog_id": catalog_id})
         return self._object("POST", "/api/catalog/resource", body=body)
+
+    def explain(
+        self,
+        content: str | None = None,
+        *,
+        path: str | None = None,
+        version: int | None = None,
+    ) -> Json:
+        """``{plan, text, mermaid}`` of the playbook in *content*, or of the one at *path*."""
+        if content is None:
+            return self._object("GET", "/api/catalog/explain", {"path": path, "version": version})
+        return self._object("POST", "/api/catalog/explain", body=orjson.dumps({"content": content}))
 
     # ------------------------------------------------------------------ executions
     def execute(
@@ -224,12 +248,44 @@ class Client:
         """The result of *step*, by default of the one that ended last. Raises ``NotFoundError``."""
         return self._json("GET", _of(execution_id, "result"), {"step": step})["result"]
 
+    def result_outline(self, execution_id: int | str, step: str | None = None) -> Json:
+        """``{step, status, ref, store, size_bytes, preview}`` of a result: the value is not sent."""
+        return self._object("GET", _of(execution_id, "result"), {"step": step, "outline": True})
+
+    def results(self, execution_id: int | str) -> list[Json]:
+        """The outline of each step's result."""
+        path = f"/api/result/{quote(str(execution_id), safe='')}/list"
+        found: list[Json] = self._json("GET", path)["results"]
+        return found
+
+    def result_text(self, execution_id: int | str, step: str) -> Pieces:
+        """The result of *step* as JSON, piece by piece. Raises ``NotFoundError``."""
+        query = urlencode({"step": step, "raw": "true"})
+        return self._pieces(f"{_of(execution_id, 'result')}?{query}")
+
+    def resolve(self, ref: str) -> Pieces:
+        """The value that a ``noetl://`` reference stands for, as JSON, piece by piece."""
+        return self._pieces(f"/api/result/resolve?{urlencode({'ref': ref})}")
+
     def cancel(
         self, execution_id: int | str, *, reason: str | None = None, cascade: bool = True
     ) -> Json:
         """End it; ``status`` says cancelled or already_completed."""
         body = orjson.dumps({"reason": reason, "cascade": cascade})
         return self._object("POST", _of(execution_id, "cancel"), body=body)
+
+    def replay(self, execution_id: int | str, **query: Any) -> Json:
+        """A page of what each event changed; query: after, at, limit, step."""
+        return self._object("GET", _of(execution_id, "replay"), query)
+
+    def replay_state(self, execution_id: int | str, at: int | None = None) -> Json:
+        """The state as of event *at*, by default as of now, as ``{execution_id, at_seq, state}``."""
+        query = {"execution_id": execution_id, "at_seq": at}
+        return self._object("GET", "/api/replay/state", query)
+
+    def verify(self, execution_id: int | str) -> Json:
+        """Whether what is shown is what the log says: ``{ok, events, findings, …}``."""
+        return self._object("GET", _of(execution_id, "verify"))
 
     def stats(self) -> Json:
         """Counts of executions and playbooks."""
@@ -301,13 +357,34 @@ class Client:
                 tries += 1
                 time.sleep(delay)
 
-    def _once(self, method: str, path: str, body: bytes | None) -> urllib3.BaseHTTPResponse:
+    def _pieces(self, path: str) -> Pieces:
+        """The body of an answer that may be large; sent once, and not held as a whole."""
+        response = self._once("GET", path, None, whole=False)
+        try:
+            if response.status >= 400:
+                self._refuse(response)
+            yield from response.stream(PIECE)
+        except HTTPError as exc:
+            raise UnavailableError(
+                f"the connection to {self.url} broke: {exc}", retry_after=0.0
+            ) from exc
+        finally:
+            response.close()  # one read to its end has given its connection back already
+
+    def _once(
+        self, method: str, path: str, body: bytes | None, *, whole: bool = True
+    ) -> urllib3.BaseHTTPResponse:
         headers = (
             self._headers if body is None else {**self._headers, "content-type": "application/json"}
         )
         try:
             response = self._pool.urlopen(
-                method, self._prefix + path, body=body, headers=headers, redirect=False
+                method,
+                self._prefix + path,
+                body=body,
+                headers=headers,
+                redirect=False,
+                preload_content=whole,
             )
         except (NewConnectionError, NameResolutionError) as exc:
             raise _NoConnectionError(
@@ -377,7 +454,7 @@ def _finding(item: Mapping[str, Any]) -> Finding:
         message=str(item.get("message", "")),
         line=int(item.get("line", 0)),
         column=int(item.get("column", 0)),
-        key=str(item.get("key", "")),
+        key=str(item.get("path", "")),
         severity=str(item.get("severity", "error")),
         suggestion=item.get("suggestion"),
     )

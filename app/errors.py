@@ -82,7 +82,10 @@ class StartupError(CallboardError):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing wrong with a playbook. ``line`` and ``column`` count from 1; 0 means unknown."""
+    """One thing wrong with a playbook. ``line`` and ``column`` count from 1; 0 means unknown.
+
+    ``severity`` is error (it cannot run), warning (it runs, and hardly as meant) or info.
+    """
 
     code: str
     message: str
@@ -92,10 +95,33 @@ class Finding:
     severity: str = "error"
     suggestion: str | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """The finding as answers show it; ``path`` leads to the key, with dots between its parts."""
+        return {
+            "code": self.code,
+            "severity": self.severity,
+            "message": self.message,
+            "line": self.line,
+            "column": self.column,
+            "path": self.key,
+            "suggestion": self.suggestion,
+        }
+
     def __str__(self) -> str:
         where = f"line {self.line}, column {self.column}: " if self.line else ""
         hint = f" {self.suggestion}" if self.suggestion else ""
         return f"{where}{self.message}{hint} [{self.code}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """What is wrong with a tool's keys; *path* leads there from the tool. The value is not told."""
+
+    path: tuple[str | int, ...]
+    code: str
+    message: str
+    suggestion: str | None = None
+    severity: str = "error"
 
 
 class InvalidPlaybookError(BadRequestError):
@@ -145,6 +171,18 @@ class ToolError(CallboardError):
         self.error_code = error_code
         self.details = dict(details or {})
         self.data = data
+
+    @classmethod
+    def from_dict(cls, error: Mapping[str, Any]) -> ToolError:
+        """The error that ``to_dict`` gave, or any other that an event holds."""
+        known = {"kind", "message", "retryable", "code"}
+        return cls(
+            str(error.get("message", "")),
+            kind=str(error.get("kind", "unknown")),
+            retryable=bool(error.get("retryable", False)),
+            error_code=error.get("code"),
+            details={key: value for key, value in error.items() if key not in known},
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The error as policies, events and API answers show it: JSON values only."""

@@ -39,6 +39,12 @@ class Settings:
         "CALLBOARD_HOME",
         help="folder of everything the embedded servers and the CLI keep",
     )
+    blobs: str | None = setting(
+        None,
+        "CALLBOARD_BLOBS",
+        help="where large results go: a folder that all processes of the control plane share, or a "
+        "URL (s3://, gs://, az://); default: blobs in the home",
+    )
     host: str = setting(
         "127.0.0.1",
         "CALLBOARD_HOST",
@@ -152,6 +158,11 @@ class Settings:
     inline_bytes: int = setting(
         65_536, "CALLBOARD_INLINE_BYTES", help="results above this size are kept by reference"
     )
+    blob_bytes: int = setting(
+        1_048_576,
+        "CALLBOARD_BLOB_BYTES",
+        help="results above this size are kept in the blob store, below it in Postgres",
+    )
     result_bytes: int = setting(
         104_857_600, "CALLBOARD_RESULT_BYTES", help="results above this size fail the step"
     )
@@ -171,6 +182,7 @@ class Settings:
     max_visits: int = setting(
         10_000, "CALLBOARD_MAX_VISITS", help="how often one step may be entered in one execution"
     )
+    max_depth: int = setting(50, "CALLBOARD_MAX_DEPTH", help="how deep sub-playbooks may nest")
     max_attempts: int = setting(
         5,
         "CALLBOARD_MAX_ATTEMPTS",

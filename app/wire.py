@@ -41,6 +41,28 @@ class ClaimRequest(Wire):
     claims: list[Claim] = Field(max_length=1000)
 
 
+class PartRef(Wire):
+    """Item ``index`` of the value that ``ref`` (noetl://…) stands for."""
+
+    ref: str
+    index: int
+
+
+class ValueRequest(PointerWire):
+    """A worker asks for a value that its attempt refers to, or for one item of a collection."""
+
+    ref: str = Field(max_length=4096)
+    item: int | None = Field(None, ge=0)
+
+
+class Resume(Wire):
+    """Where a parked attempt goes on: its own progress, and what it waited for."""
+
+    progress: dict[str, Any]
+    #: None where it waited for a time only.
+    child: dict[str, Any] | None = None
+
+
 class Variables(Wire):
     """The values that the templates of a step name, by layer (see ``engine.scope``)."""
 
@@ -48,6 +70,9 @@ class Variables(Wire):
     results: dict[str, Any] = {}
     ctx: dict[str, Any] = {}
     local: dict[str, Any] = {}
+    resume: Resume | None = None
+    #: Where the item of a loop is, where it is too large to stand in ``local``.
+    item: PartRef | None = None
 
 
 class ClaimAnswer(Wire):
@@ -68,11 +93,19 @@ class ClaimResponse(Wire):
 
 
 class Report(PointerWire):
-    """How an attempt ended. ``retry_in`` seconds asks for another attempt instead of failing."""
+    """How an attempt ended. ``retry_in`` seconds asks for another attempt instead of failing.
+
+    ``selected`` are the parts that the reference of a large result shall tell.
+    A parked one goes on from ``progress`` when the sub-playbook ``call`` has ended, or without one
+    after ``retry_in`` seconds.
+    """
 
     key: str = Field(max_length=200)
-    outcome: Literal["done", "failed", "interrupted"]
+    outcome: Literal["done", "failed", "interrupted", "parked"]
+    progress: dict[str, Any] | None = None
+    call: dict[str, Any] | None = None
     result: Any = None
+    selected: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
     ctx: dict[str, Any] | None = None
     retry_in: float | None = None
@@ -161,6 +194,21 @@ class Started(Wire):
     catalog_id: Id = ""
 
 
+class FindingRow(Wire):
+    """One thing about a playbook; ``line`` and ``column`` count from 1, 0 means unknown.
+
+    ``severity`` is error, warning or info; ``path`` leads to the key, with dots between its parts.
+    """
+
+    code: str
+    severity: str = "error"
+    message: str
+    line: int = 0
+    column: int = 0
+    path: str = ""
+    suggestion: str | None = None
+
+
 class Registered(Wire):
     """A resource was stored as a new version of its path."""
 
@@ -170,6 +218,7 @@ class Registered(Wire):
     version: int
     catalog_id: Id
     kind: str
+    warnings: list[FindingRow] = []
 
 
 class CatalogQuery(Wire):
@@ -205,20 +254,8 @@ class CatalogList(Wire):
     entries: list[CatalogRow]
 
 
-class FindingRow(Wire):
-    """One thing wrong with a playbook; ``line`` and ``column`` count from 1, 0 means unknown."""
-
-    code: str
-    message: str
-    line: int = 0
-    column: int = 0
-    key: str = ""
-    severity: str = "error"
-    suggestion: str | None = None
-
-
 class Checked(Wire):
-    """Whether a playbook could be registered, and everything that is wrong with it."""
+    """Whether a playbook could be registered, and everything there is to say about it."""
 
     valid: bool
     findings: list[FindingRow] = []
@@ -349,6 +386,28 @@ class StepResult(Wire):
     result: Any
 
 
+class ResultOutline(Wire):
+    """What a result is like. ``ref`` stands for one that is kept outside its event.
+
+    ``store`` is log, kv, disk, s3, gcs, azure or memory. ``size_bytes`` is of its JSON, null for a
+    loop, whose results are put together when they are asked for.
+    """
+
+    step: str
+    status: str
+    visit: int = 1
+    ref: str | None = None
+    store: str
+    size_bytes: int | None = None
+    preview: Any = None
+
+
+class ResultList(Wire):
+    execution_id: Id
+    results: list[ResultOutline]
+    count: int
+
+
 class Cancel(Wire):
     reason: str | None = None
     cascade: bool = True
@@ -454,3 +513,72 @@ class CheckRow(Wire):
 class Readiness(Wire):
     status: Literal["ready", "unready"]
     checks: list[CheckRow]
+
+
+# ---------------------------------------------------------------------- inspection
+class Explained(Wire):
+    """The plan of a playbook: as data, as text for people, and as a Mermaid flowchart."""
+
+    plan: dict[str, Any]
+    text: str
+    mermaid: str
+
+
+class ReplayChange(Wire):
+    """``what`` (execution, step, loop, ctx, due or failed) of ``name`` became ``after``."""
+
+    what: str
+    name: str
+    before: str | None = None
+    after: str | None = None
+
+
+class ReplayTurn(Wire):
+    """An event, and what it changed in the state of its execution."""
+
+    seq: int
+    type: str
+    at: datetime | None = None
+    step: str | None = None
+    visit: int | None = None
+    iteration: int | None = None
+    attempt: int | None = None
+    changes: list[ReplayChange] = []
+
+
+class ReplayPage(Wire):
+    """Some turns; where ``more`` follow, ask again with ``after`` as ``next`` says."""
+
+    execution_id: Id
+    turns: list[ReplayTurn]
+    next: int
+    more: bool
+    state: dict[str, Any] | None = None
+
+
+class ReplayState(Wire):
+    """The fold of an execution as of event ``at_seq``: where its values are, not the values."""
+
+    execution_id: Id
+    at_seq: int
+    state: dict[str, Any]
+
+
+class DiscrepancyRow(Wire):
+    """One thing shown that is not what the log says; ``seq`` is the event that shows it, or 0."""
+
+    code: str
+    message: str
+    seq: int = 0
+
+
+class Verified(Wire):
+    """How a comparison of everything shown with the log ended; ``events`` were read."""
+
+    execution_id: Id
+    path: str
+    version: int
+    status: str
+    events: int
+    ok: bool
+    findings: list[DiscrepancyRow] = []

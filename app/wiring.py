@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.actors.declare import ORCHESTRATE
-from app.errors import CallboardError, StartupError
+from app.errors import BadRequestError, CallboardError, StartupError
 from app.services.control import Control, Ports, control
 from app.services.health import Check
 from app.settings import Settings
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from dramatiq import Broker
 
     from app.brokers.nats import NatsBroker
+    from app.engine.ports import BlobStore
     from app.store.database import Database
     from app.store.leader import Leadership
     from app.telemetry.metrics import Metrics
@@ -107,6 +109,7 @@ def control_plane(settings: Settings, name: str, *, threads: int = 0) -> Iterato
         metrics = Metrics()
         ports = Ports(
             events=metrics.counting(PostgresLog(database)),
+            blobs=blob_store(settings),
             catalog=PostgresCatalog(database),
             runtime=PostgresRuntime(database),
             dispatcher=DramatiqDispatcher(broker),
@@ -115,6 +118,18 @@ def control_plane(settings: Settings, name: str, *, threads: int = 0) -> Iterato
             new_id=Snowflake(),
         )
         yield Plane(settings, control(ports, settings), broker, database, database_url, metrics)
+
+
+def blob_store(settings: Settings) -> BlobStore:
+    """Where results go that are too large for the database. Raises ``StartupError``."""
+    place = settings.blobs or str(settings.home / "blobs")
+    if "://" in place:
+        from app.blobs.objects import ObjectBlobs
+
+        return ObjectBlobs(place)
+    from app.blobs.directory import DirectoryBlobs
+
+    return DirectoryBlobs(Path(place).expanduser().absolute())
 
 
 def nats_broker(settings: Settings, url: str) -> NatsBroker:
@@ -154,25 +169,34 @@ class LocalRun:
 
 @contextmanager
 def local_plane(
-    settings: Settings, *, secrets: Mapping[str, str] | None = None
+    settings: Settings,
+    *,
+    secrets: Mapping[str, str] | None = None,
+    folders: Sequence[Path] = (),
 ) -> Iterator[tuple[Control, Broker, Ports]]:
-    """The same engine, actors and tools on the memory twins; threads of this process do the work."""
+    """The same engine, actors and tools on the memory twins; threads of this process do the work.
+
+    Playbooks that are not registered are looked for in *folders*.
+    """
     from dramatiq import Worker
     from dramatiq.brokers.stub import StubBroker
 
     from app.actors.declare import declare_orchestrator, declare_steps
     from app.actors.middleware import Outages
     from app.actors.steps import Runner, secrets_from
+    from app.blobs.memory import MemoryBlobs
     from app.brokers.dispatch import DramatiqDispatcher
     from app.settings import secret_variables
+    from app.store.folder import FolderCatalog
     from app.store.ids import Snowflake
-    from app.store.memory import MemoryCatalog, MemoryLog, MemoryRuntime
+    from app.store.memory import MemoryLog, MemoryRuntime
 
     broker = StubBroker(middleware=[Outages()])
     runtime = MemoryRuntime()
     ports = Ports(
         events=MemoryLog(runtime),
-        catalog=MemoryCatalog(),
+        blobs=MemoryBlobs(),
+        catalog=FolderCatalog(folders),
         runtime=runtime,
         dispatcher=DramatiqDispatcher(broker),
         kinds=ToolKinds(),
@@ -211,15 +235,36 @@ def run_playbook(
 ) -> LocalRun:
     """Run a playbook in this process to its end; ``on_event(entry)`` sees each event as it is written.
 
-    *secrets* are by lower-case name; those of the environment win.
+    *secrets* are by lower-case name; those of the environment win. Where *source* is a file, its
+    sub-playbooks are looked for beside it, and below the current folder where that holds it.
 
-    Raises ``InvalidPlaybookError``.
+    Raises ``InvalidPlaybookError``, and ``BadRequestError`` for a playbook that wants the servers.
     """
-    with local_plane(settings, secrets=secrets) as (plane, _, ports):
+    with local_plane(settings, secrets=secrets, folders=_folders(source)) as (plane, _, ports):
         entry = plane.catalog.register(text, source=source)
+        if plane.catalog.playbook(entry.catalog_id).executor.profile == "distributed":
+            raise BadRequestError(
+                f"{source} says 'executor.profile: distributed'",
+                remedy="run it on the servers: add '-r distributed'",
+            )
         started = plane.executions.start(catalog_id=entry.catalog_id, payload=payload)
         follow(ports, started.execution_id, on_event or (lambda _: None))
+        _wait_for_children(ports)
         return _local_run(plane, started.execution_id)
+
+
+def _folders(source: str) -> list[Path]:
+    file = Path(source).resolve()
+    if not file.is_file():
+        return []
+    here = Path.cwd()
+    return [file.parent, here] if file.is_relative_to(here) else [file.parent]
+
+
+def _wait_for_children(ports: Ports, *, pause: float = 0.005) -> None:
+    """Sub-playbooks that nobody waits for would end with this process."""
+    while ports.events.open_executions(limit=1):
+        time.sleep(pause)
 
 
 def follow(

@@ -11,16 +11,46 @@ from typing import Any
 from pydantic import AliasChoices
 from pydantic.fields import FieldInfo
 
+from app.engine.codes import CODES
+from app.engine.grammar.forms import FORMS
+from app.engine.grammar.shapes import Form, Key, words_of
+from app.engine.lint.codes import LINT_CODES
 from app.settings import Settings
 from app.tools import Tool, kinds, load_tool
 
 DOCS = Path(__file__).parent
+KEYS = DOCS / "language" / "keys.md"
+FINDINGS = DOCS / "language" / "findings.md"
 SETTINGS = DOCS / "reference" / "settings.md"
 TOOLS = DOCS / "language" / "tools.md"
 TOOLS_HEAD = """# Tools
 
 What each kind of tool takes and gives. Names in one cell mean the same key. Every tool also takes
 `name`, `set` and `spec.policy`; see the [language reference](reference.md).
+
+This page is made by `python docs/make_reference.py`.
+
+"""
+KEYS_HEAD = """# Keys
+
+Every key of a playbook, mapping by mapping; the keys of each kind of tool are on the page of
+[tools](tools.md). A key in *italics* is an older one: it is read, and need not be written any more.
+
+The same as JSON Schema (2020-12), for editors that complete and check: `callboard schema >
+callboard.schema.json`, and then as the first line of a playbook:
+
+```yaml
+# yaml-language-server: $schema=callboard.schema.json
+```
+
+This page is made by `python docs/make_reference.py`.
+
+"""
+FINDINGS_HEAD = """# Findings
+
+What `callboard validate` and the registration of a playbook may say about it. Each finding has a
+line, a column, a code and mostly a suggestion. An error keeps the playbook from being registered or
+run. A warning does not (`validate --strict` makes it an error), nor does a hint.
 
 This page is made by `python docs/make_reference.py`.
 
@@ -69,7 +99,8 @@ def _tool(tool: Tool) -> str:
     words = inspect.cleandoc(module.__doc__ or "").replace("``", "`")
     model = inspect.cleandoc(tool.input.__doc__ or "").replace("``", "`")
     rows = "".join(_key(name, field) for name, field in tool.input.model_fields.items())
-    return f"## {tool.kind}\n\n{words}\n\n{model}\n\n| key | default |\n|---|---|\n{rows}"
+    head = "| key | default | what for |\n|---|---|---|\n"
+    return f"## {tool.kind}\n\n{words}\n\n{model}\n\n{head}{rows}"
 
 
 def _key(name: str, field: FieldInfo) -> str:
@@ -78,9 +109,53 @@ def _key(name: str, field: FieldInfo) -> str:
     default = (
         "required" if field.is_required() else _shown(field.get_default(call_default_factory=True))
     )
-    return f"| {', '.join(f'`{each}`' for each in names)} | {default} |\n"
+    about = _cell(field.description or "")
+    return f"| {', '.join(f'`{each}`' for each in names)} | {default} | {about} |\n"
+
+
+def keys_page() -> str:
+    """The page of all keys, form by form."""
+    return KEYS_HEAD + "\n".join(_form(form) for form in FORMS.values())
+
+
+def _form(form: Form) -> str:
+    refused = "".join(f"\n`{name}` is refused. {hint}\n" for name, hint in form.refused.items())
+    more = "" if form.open else " It has no other keys."
+    head = "| key | holds | what for |\n|---|---|---|\n"
+    rows = "".join(
+        f"| {_names(key)} | {_cell(words_of(key.shape))} | {_cell(_about(key))} |\n"
+        for key in form.keys
+    )
+    return f"## {form.name}\n\n{form.about}{more}\n{refused}\n{head}{rows}"
+
+
+def _names(key: Key) -> str:
+    marked = [f"`{name}`" for name in key.names]
+    return ", ".join(f"*{name}*" for name in marked) if key.older else ", ".join(marked)
+
+
+def _about(key: Key) -> str:
+    return (
+        f"{key.about}{' Required.' if key.required else ''}{f' {key.older}' if key.older else ''}"
+    )
+
+
+def findings_page() -> str:
+    """The page of all codes."""
+    tables = (("Of the parser", CODES), ("Of the checks beyond it", LINT_CODES))
+    return FINDINGS_HEAD + "\n".join(
+        f"## {title}\n\n| code | meaning |\n|---|---|\n"
+        + "".join(f"| `{code}` | {_cell(meaning)} |\n" for code, meaning in table.items())
+        for title, table in tables
+    )
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 if __name__ == "__main__":
+    KEYS.write_text(keys_page(), encoding="utf-8")
+    FINDINGS.write_text(findings_page(), encoding="utf-8")
     TOOLS.write_text(tools_page(), encoding="utf-8")
     SETTINGS.write_text(settings_page(), encoding="utf-8")

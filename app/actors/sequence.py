@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,16 +14,25 @@ from pydantic import ValidationError
 from app.engine.names import scope_key
 from app.engine.playbook import Rule, Step, Task
 from app.engine.policy import Action, choose, delay, jump_target
+from app.engine.references import selection, whole
 from app.engine.sandbox import Result
 from app.engine.scope import Scope
 from app.engine.template import compile_text, render
 from app.errors import CallboardError, TemplateError, ToolError
-from app.tools import Context, Tool, load_tool
+from app.tools import Context, Parked, Tool, load_tool
+from app.wire import Resume
 
 #: Waits up to this (seconds) hold the worker's slot; longer ones go through the log.
 INLINE_DELAY = 5.0
+#: What a parked step keeps.
+PROGRESS = ("index", "results", "previous", "local", "ctx", "tries")
 #: A sequence that runs more tasks than this jumps in circles.
 MAX_TASKS = 1_000_000
+#: What in a python program may read a variable without naming it.
+_ANY_NAME = re.compile(
+    r"\b(variables|context|globals|locals|vars|dir|eval|exec|compile|inspect|sys|importlib)\b"
+    r"|__|\*\*"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +43,11 @@ class Outcome:
     error: Mapping[str, Any] | None = None
     ctx: Mapping[str, Any] = field(default_factory=dict)
     retry_in: float | None = None
+    #: What a parked step goes on with, once ``call`` has ended or ``retry_in`` seconds are over.
+    progress: Mapping[str, Any] | None = None
+    call: Mapping[str, Any] | None = None
+    #: The parts that the step's ``output_select`` names, by name.
+    selected: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +86,36 @@ class StepFailure(Exception):  # noqa: N818 (carries the outcome out of the loop
         self.error = error
 
 
-class TaskSequence:
-    """One run of a step: the tasks, what they gave so far, and the names that templates see."""
+class Wait(Exception):  # noqa: N818 (carries the outcome out of the loop, never escapes)
+    """The step is put off for ``seconds``, which is too long to hold a slot."""
 
-    def __init__(self, step: Step, scope: Scope, context: Context, deadline: float) -> None:
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"waits for {seconds:g} s")
+        self.seconds = seconds
+
+
+class TaskSequence:
+    """One run of a step: the tasks, what they gave so far, and the names that templates see.
+
+    With *resume* it goes on where an earlier attempt was parked. *elsewhere* are the names whose
+    values are fetched when they are read.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        scope: Scope,
+        context: Context,
+        deadline: float,
+        resume: Resume | None = None,
+        *,
+        elsewhere: frozenset[str] = frozenset(),
+    ) -> None:
         self.step = step
         self.scope = scope
         self.context = context
         self.deadline = deadline
+        self.elsewhere = elsewhere
         self.results: dict[str, Any] = {}
         self.ctx: dict[str, Any] = {}
         self.local: dict[str, Any] = {}
@@ -86,6 +123,15 @@ class TaskSequence:
         self.tries: dict[str, int] = {}
         self.step_input: dict[str, Any] = {}
         self.last_error: Mapping[str, Any] | None = None
+        self.index = 0
+        #: What the task at ``index`` waited for, where it did.
+        self.child = resume.child if resume else None
+        if resume is not None:
+            self._restore(resume.progress)
+
+    def _restore(self, progress: Mapping[str, Any]) -> None:
+        for name in PROGRESS:
+            setattr(self, name, progress[name])
 
     def run(self) -> Outcome:
         """Run to the end. Whatever goes wrong is in the outcome; nothing is raised."""
@@ -94,9 +140,16 @@ class TaskSequence:
             retry_in = self._run_tasks()
             if retry_in is not None:
                 return Outcome(error=self.last_error, ctx=self.ctx, retry_in=retry_in)
-            return Outcome(result=self._result(), ctx=self.ctx)
+            result = self._result()
+            return Outcome(
+                result=result, ctx=self.ctx, selected=selection(self.step.output_select, result)
+            )
         except StepFailure as failure:
             return Outcome(error=failure.error, ctx=self.ctx)
+        except Parked as parked:
+            return Outcome(progress=self._progress(), call=parked.call.to_dict())
+        except Wait as wait:
+            return Outcome(progress=self._progress(), retry_in=wait.seconds)
         except CallboardError as exc:
             kind = "template" if isinstance(exc, TemplateError) else exc.code
             return Outcome(
@@ -105,10 +158,10 @@ class TaskSequence:
 
     # ------------------------------------------------------------------ the tasks
     def _run_tasks(self) -> float | None:
-        index, ran = 0, 0
-        while index < len(self.step.tasks):
-            task = self.step.tasks[index]
-            attempted = self._call(task)
+        ran = 0
+        while self.index < len(self.step.tasks):
+            task = self.step.tasks[self.index]
+            attempted = self._waited_for(task) or self._call(task)
             action = self._after(task, attempted)
             ran += 1
             if ran > MAX_TASKS:
@@ -119,14 +172,25 @@ class TaskSequence:
                     if wait is not None:
                         return wait
                 case "jump":
-                    index = self._jump(index, action)
+                    self.index = self._jump(self.index, action)
                 case "break":
                     return None
                 case "fail":
                     raise StepFailure(self._failed(task, attempted))
                 case _:
-                    index += 1
+                    self.index += 1
         return None
+
+    def _progress(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in PROGRESS}
+
+    def _waited_for(self, task: Task) -> Attempted | None:
+        """The outcome of the sub-playbook that the task was parked for, once."""
+        child, self.child = self.child, None
+        if child is None:
+            return None
+        error = ToolError.from_dict(child["error"]) if child["error"] else None
+        return Attempted(child["result"], error, 0.0, self.tries.get(task.name, 1))
 
     def _call(self, task: Task) -> Attempted:
         self.tries[task.name] = attempt = self._tried(task) + 1
@@ -157,7 +221,9 @@ class TaskSequence:
         except ValidationError as exc:
             raise ToolError(_complaint(task, exc), kind="schema") from exc
         scope = self._names(task)
-        context = replace(self.context, timeout=left, variables=_durable(scope))
+        context = replace(
+            self.context, timeout=left, variables=_durable(scope, self._unread(task, config))
+        )
         return tool.run(model, context)
 
     def _config(self, task: Task, tool: Tool) -> dict[str, Any]:
@@ -176,6 +242,16 @@ class TaskSequence:
         if isinstance(given, Mapping):
             config["input"] = {**self._loop_input(tool), **given, **self.step_input}
         return config
+
+    def _unread(self, task: Task, config: Mapping[str, Any]) -> frozenset[str]:
+        """Names of large values that the task's own code surely does not read."""
+        unread = self.elsewhere - self.ctx.keys()
+        if not unread or task.kind != "python":
+            return unread
+        code = config.get("code")
+        if not isinstance(code, str) or _ANY_NAME.search(code):
+            return frozenset()
+        return frozenset(name for name in unread if name not in code)
 
     def _loop_input(self, tool: Tool) -> dict[str, Any]:
         """Python code in a loop sees the item and its place without asking for them."""
@@ -230,6 +306,8 @@ class TaskSequence:
         if wait > INLINE_DELAY and not self.results and len(self.step.tasks) == 1:
             self.last_error = self._failed(task, attempted)
             return wait
+        if wait > INLINE_DELAY:
+            raise Wait(wait)
         if self.context.cancelled.wait(min(wait, max(0.0, self.deadline - time.monotonic()))):
             raise StepFailure(
                 {"kind": "cancelled", "message": "the attempt was stopped", "retryable": False}
@@ -307,12 +385,12 @@ def _as_output(data: Any) -> Any:
     return Result(data) if type(data) is dict else data
 
 
-def _durable(scope: Scope) -> dict[str, Any]:
+def _durable(scope: Scope, unread: frozenset[str]) -> dict[str, Any]:
     """What code sees as ``variables``: everything flat, without the names of the engine."""
-    return {name: scope.flat(name) for name in scope.names()} | {
+    return {name: whole(scope.flat(name)) for name in scope.names() if name not in unread} | {
         name: value
         for name, value in scope.local.items()
-        if name not in {"output", "results"} and value is not None
+        if name not in {"output", "results", "now_at", "_tries"} and value is not None
     }
 
 

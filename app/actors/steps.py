@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
@@ -17,12 +17,15 @@ import orjson
 import structlog
 
 from app.actors.batch import Batcher
+from app.actors.fetching import Asker, Fetched, Fetcher, referring
 from app.actors.sequence import Outcome, TaskSequence
+from app.engine.checks import whole
 from app.engine.parse import parse_step
 from app.engine.playbook import Step
 from app.engine.ports import Pointer
 from app.engine.scope import Scope
 from app.engine.tasks import Kinds
+from app.engine.template import render
 from app.errors import (
     BadRequestError,
     CallboardError,
@@ -104,6 +107,7 @@ class Runner:
         self._secret = secret
         self._exchange = Batcher[Claim | Report, _Answer](self._send)
         self._work = work
+        self._fetcher = Fetcher(work)
         self._running: dict[Pointer, Attempt] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -156,9 +160,15 @@ class Runner:
         self._report(attempt, outcome, (time.perf_counter() - started) * 1000, key)
 
     def _execute(self, attempt: Attempt, raw: dict[str, Any], variables: Variables) -> Outcome:
-        step = self._steps.get(raw)
-        scope = Scope(variables.workload, variables.results, variables.ctx, variables.local)
+        step = _work_of(self._steps.get(raw), attempt.pointer)
         seconds = step.timeout or self._settings.step_timeout
+        deadline = time.monotonic() + seconds
+        fetched = Fetched(self._fetcher, Asker(attempt.pointer, attempt.stop, deadline))
+        try:
+            scope = fetched.scope(step, variables, {"now_at": time.time()})
+            resume = fetched.resume(variables.resume)
+        except CallboardError as exc:
+            return Outcome(error={"kind": exc.code, "message": str(exc), "retryable": False})
         context = Context(
             **attempt.pointer._asdict(),
             settings=self._settings,
@@ -168,9 +178,10 @@ class Runner:
             secret=self._secret,
             log=attempt.note,
         )
-        outcome = TaskSequence(step, scope, context, time.monotonic() + seconds).run()
+        elsewhere = frozenset(referring(variables.results, variables.ctx))
+        outcome = TaskSequence(step, scope, context, deadline, resume, elsewhere=elsewhere).run()
         log.debug("step.ran", ok=outcome.error is None)
-        return outcome
+        return _tried_again(step, attempt.pointer, scope, outcome)
 
     def _workspace(self, execution_id: int) -> Path:
         return self._settings.home / "work" / str(execution_id)
@@ -195,16 +206,33 @@ class Runner:
         }
         if attempt.reason == "shutdown" and outcome.error is not None:
             return Report(**place, outcome="interrupted")
+        if outcome.progress is not None:
+            return self._as_parked(place, outcome)
         unfit = self._unfit({"result": outcome.result, "ctx": outcome.ctx})
         ctx = None if unfit else dict(outcome.ctx) or None
         error = outcome.error or unfit
         if error is None:
-            return Report(**place, outcome="done", result=outcome.result, ctx=ctx)
+            selected = dict(outcome.selected) or None
+            return Report(
+                **place, outcome="done", result=outcome.result, selected=selected, ctx=ctx
+            )
         return Report(
             **place,
             outcome="failed",
             error=printable(dict(error)),
             ctx=ctx,
+            retry_in=outcome.retry_in,
+        )
+
+    def _as_parked(self, place: Mapping[str, Any], outcome: Outcome) -> Report:
+        unfit = self._unfit({"progress": outcome.progress, "call": outcome.call})
+        if unfit is not None:
+            return Report(**place, outcome="failed", error=printable(unfit))
+        return Report(
+            **place,
+            outcome="parked",
+            progress=dict(outcome.progress or {}),
+            call=dict(outcome.call) if outcome.call else None,
             retry_in=outcome.retry_in,
         )
 
@@ -299,6 +327,25 @@ class _StepCache:
     def get(self, raw: dict[str, Any]) -> Step:
         step: Step = self._parse(orjson.dumps(raw, option=orjson.OPT_NON_STR_KEYS))
         return step
+
+
+def _work_of(step: Step, pointer: Pointer) -> Step:
+    """What this pointer asks for: the step's tasks, or the claim of its cursor."""
+    if not pointer.key.is_claim:
+        return step
+    assert step.loop is not None
+    assert step.loop.cursor is not None
+    return replace(step, tasks=(step.loop.cursor.task,), sequence=False, input={})
+
+
+def _tried_again(step: Step, pointer: Pointer, scope: Scope, outcome: Outcome) -> Outcome:
+    """*outcome*, or a failure to be tried again, as the frames of a cursor may ask for."""
+    cursor = step.loop.cursor if step.loop else None
+    if outcome.error is None or cursor is None or pointer.key.is_claim:
+        return outcome
+    most = whole(render(cursor.frame.max_attempts, scope)) or 1
+    tried = int(scope.local.get("_tries", 0)) + 1
+    return outcome if tried >= most else replace(outcome, retry_in=0.0)
 
 
 def secrets_from(values: dict[str, str]) -> Callable[[str], str]:

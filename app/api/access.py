@@ -22,6 +22,7 @@ WORKER = frozenset(
         "/api/worker/exchange",
         "/api/worker/claim",
         "/api/worker/report",
+        "/api/worker/values",
         "/api/worker/beat",
         "/api/worker/pool/register",
         "/api/worker/pool/heartbeat",

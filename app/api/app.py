@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from fastapi import Depends, FastAPI
 
-from app.api import catalog, dashboard, events, execute, executions, problems, root, worker
+from app.api import (
+    catalog,
+    dashboard,
+    events,
+    execute,
+    executions,
+    inspect,
+    problems,
+    results,
+    root,
+    worker,
+)
 from app.api import health as probes
 from app.api.access import Access, authorise
 from app.api.bodies import Limits
@@ -42,7 +53,18 @@ def create_app(
     app.add_middleware(Observe, metrics=app.state.metrics)
     problems.install(app)
     # Routes are tried in this order; those of workers are asked for most.
-    for noun in (worker, execute, executions, events, catalog, dashboard, probes, root):
+    for noun in (
+        worker,
+        execute,
+        executions,
+        events,
+        results,
+        catalog,
+        inspect,
+        dashboard,
+        probes,
+        root,
+    ):
         app.include_router(noun.router)
     app.include_router(executions.alias)
     return app

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from fastapi import APIRouter, Response
 
-from app.api.bodies import Body, PlaybookBody, TooLargeError, answer, identity, parse, takes
+from app.api.bodies import Body, PlaybookBody, TooLargeError, answer, identity, parse, plain, takes
 from app.api.dependencies import ControlDep, SettingsDep
 from app.engine.ports import CatalogEntry
-from app.errors import InvalidPlaybookError
 from app.services.catalog import envelope_of
 from app.settings import Settings
 from app.wire import (
@@ -32,26 +29,33 @@ KINDS = {"playbook": "Playbook", "playbooks": "Playbook", "agent": "Agent", "age
 def register(body: PlaybookBody, control: ControlDep, settings: SettingsDep) -> Registered:
     """Store YAML as the next version of its path: raw, as base64, or in JSON as ``content``."""
     content, resource_type = _content(body, settings)
-    entry = control.catalog.register(content, resource_type=resource_type)
+    stored = control.catalog.submit(content, resource_type=resource_type)
+    entry = stored.entry
     return Registered(
         message=f"Resource '{entry.path}' version '{entry.version}' registered.",
         path=entry.path,
         version=entry.version,
         catalog_id=str(entry.catalog_id),
         kind=entry.kind,
+        warnings=[FindingRow(**finding.to_dict()) for finding in stored.warnings],
     )
 
 
 @router.post("/validate")
 def validate(body: PlaybookBody, control: ControlDep, settings: SettingsDep) -> Checked:
-    """Everything wrong with a playbook, without storing it."""
+    """Everything there is to say about a playbook, without storing it."""
     content, _ = _content(body, settings)
-    try:
-        control.catalog.check(content)
-    except InvalidPlaybookError as exc:
-        findings = [FindingRow(**asdict(finding)) for finding in exc.findings]
-        return Checked(valid=False, findings=findings)
-    return Checked(valid=True)
+    examined = control.catalog.examine(content)
+    findings = [FindingRow(**finding.to_dict()) for finding in examined.findings]
+    return Checked(valid=not examined.errors, findings=findings)
+
+
+@router.get("/schema")
+def schema(control: ControlDep, tool: str | None = None) -> Response:
+    """The JSON Schema (2020-12) of playbooks, or of one tool: for editors and other checkers."""
+    answered = plain(control.catalog.schema(tool))
+    answered.headers["content-type"] = "application/schema+json"
+    return answered
 
 
 @router.post("/list", openapi_extra=takes(CatalogQuery), response_model=CatalogList)

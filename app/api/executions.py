@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter
 from app.api.bodies import Body, answer, identity, parse, takes
 from app.api.dependencies import ControlDep, ExecutionId
 from app.api.events import EventQueryDep, page_of
+from app.api.results import outline_row
 from app.engine.ports import ExecutionFilter, ExecutionSummary
 from app.errors import BadRequestError, ConflictError
 from app.services.control import Control
@@ -144,20 +145,27 @@ def status(
 
 
 @router.get("/{execution_id}/result", response_model=StepResult)
-def result(execution_id: ExecutionId, control: ControlDep, step: str | None = None) -> Response:
-    """The result of *step*, by default of the one that ended last."""
-    view = control.executions.status(execution_id)
-    name = step or view.final_step
-    value = control.executions.result(execution_id, name)
-    assert name is not None  # without any result the line above raised
-    return answer(
-        StepResult(
-            execution_id=str(execution_id),
-            step=name,
-            status=view.state.step(name).status,
-            result=value,
-        )
-    )
+def result(
+    execution_id: ExecutionId,
+    control: ControlDep,
+    step: str | None = None,
+    outline: bool = False,
+    raw: bool = False,
+) -> Response:
+    """The result of *step*, by default of the one that ended last.
+
+    With *outline* what it is like instead of the value, with *raw* the value and nothing else.
+    """
+    found = control.results.outline(execution_id, step)
+    if outline:
+        return answer(outline_row(found))
+    head = {"execution_id": str(execution_id), "step": found.step, "status": found.status}
+    # The text goes out as it is kept: large ones would cost seconds to take apart and write again.
+    text = control.results.text(execution_id, found.step)
+    if raw:
+        return Response(text, media_type="application/json")
+    body = b"".join((orjson.dumps(head)[:-1], b',"result":', text, b"}"))
+    return Response(body, media_type="application/json")
 
 
 @router.post("/{execution_id}/cancel", openapi_extra=takes(Cancel), response_model=Cancelled)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any
 
@@ -58,7 +57,7 @@ def of_error(error: CallboardError) -> Response:
         headers["www-authenticate"] = "Bearer"
     if isinstance(error, InvalidPlaybookError):
         more["source"] = error.source
-        more["findings"] = [asdict(finding) for finding in error.findings]
+        more["findings"] = [finding.to_dict() for finding in error.findings]
     return problem(
         error.status, error.code, error.message, remedy=error.remedy, headers=headers, **more
     )

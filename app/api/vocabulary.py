@@ -7,7 +7,7 @@ from typing import Any
 
 from app.engine.events import Entry, payload_of
 from app.engine.ports import ExecutionSummary
-from app.engine.values import REF, is_reference
+from app.engine.references import REF, is_reference
 from app.wire import EventRow
 
 #: Our event type to NoETL's, where it has one, and the status shown.
@@ -16,6 +16,10 @@ WORDS: Mapping[str, tuple[str, str]] = {
     "step.scheduled": ("command.issued", "PENDING"),
     "step.started": ("command.started", "STARTED"),
     "step.done": ("call.done", "COMPLETED"),
+    "step.parked": ("step.parked", "PENDING"),
+    "child.started": ("child.started", "STARTED"),
+    "child.ended": ("child.ended", "COMPLETED"),
+    "frame.opened": ("frame.dispatched", "STARTED"),
     "attempt.failed": ("attempt.failed", "FAILED"),
     "attempt.expired": ("attempt.expired", "FAILED"),
     "attempt.interrupted": ("attempt.interrupted", "CANCELLED"),

@@ -28,6 +28,7 @@ from app.wire import (
     PoolRow,
     ReportRequest,
     ReportResponse,
+    ValueRequest,
 )
 
 router = APIRouter(prefix="/api/worker", tags=["workers"])
@@ -51,6 +52,12 @@ async def claim(request: Request) -> Response:
 async def report(request: Request) -> Response:
     """Record how attempts ended. The same report twice is one."""
     return await run_in_threadpool(_report, request, await read_report(request))
+
+
+@router.post("/values", openapi_extra=takes(ValueRequest), response_class=Response)
+async def value(request: Request) -> Response:
+    """The value that an attempt refers to, as JSON, or one item of a collection."""
+    return await run_in_threadpool(_value, request, await read_body(request))
 
 
 # These are asked for most, and each dependency that the framework resolves costs 20 µs.
@@ -79,6 +86,12 @@ def _report(request: Request, body: bytes) -> Response:
     response = control.work.report(given, pool=caller_of(request).pool)
     state.metrics.reported(given.reports, response.answers)
     return answer(response)
+
+
+def _value(request: Request, body: bytes) -> Response:
+    control: Control = request.app.state.control
+    text = control.work.value(parse(ValueRequest, body), pool=caller_of(request).pool)
+    return Response(text, media_type="application/json")
 
 
 @router.post("/beat", openapi_extra=takes(Beat), response_model=BeatAnswer)

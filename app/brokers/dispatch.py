@@ -42,9 +42,13 @@ class DramatiqDispatcher:
         """Send all of these pointers; returns when the broker holds them. Raises UnavailableError."""
         self._send([(_message(step), _milliseconds(step.delay)) for step in steps])
 
-    def wake(self, execution_ids: Iterable[int]) -> None:
-        """Ask for ``advance`` of these executions; many wakes of one become one."""
-        self._send([(_wake(execution_id), None) for execution_id in dict.fromkeys(execution_ids)])
+    def wake(self, execution_ids: Iterable[int], *, delay: float = 0.0) -> None:
+        """Ask for ``advance`` of these executions, now or after *delay* seconds.
+
+        Many wakes of one that are due become one.
+        """
+        wait = _milliseconds(delay)
+        self._send([(_wake(execution_id), wait) for execution_id in dict.fromkeys(execution_ids)])
 
     def depth(self, queue: str) -> int:
         """How many messages the broker holds for *queue*, waiting or in flight.

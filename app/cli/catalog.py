@@ -1,21 +1,19 @@
-"""Playbooks in the catalog: ``register``, ``catalog list|get|register``, ``list``, ``validate``."""
+"""Playbooks in the catalog: ``register``, ``catalog list|get|register``, ``list``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from app.cli.executions import executions
+from app.cli.findings import finding_line
 from app.cli.output import print_json, table
 from app.cli.pools import pools
 from app.cli.session import Commands, Failure, Session, api_options, json_option, pass_session
-from app.errors import CallboardError, InvalidPlaybookError
-
-if TYPE_CHECKING:
-    from app.client import Client
+from app.errors import InvalidPlaybookError
 
 SUFFIXES = frozenset({".yaml", ".yml"})
 FilePath = click.Path(path_type=Path, exists=True)
@@ -77,6 +75,8 @@ def _register(session: Session, place: Path, *, as_json: bool) -> None:
                 problems.append(str(InvalidPlaybookError(exc.findings, source=str(path))))
                 continue
             done.append({"file": str(path), **answer})
+            for warning in answer["warnings"]:
+                click.echo(finding_line(str(path), warning), err=True)
             if not as_json:
                 click.echo(f"{path}: registered {answer['path']} version {answer['version']}")
     if as_json:
@@ -147,65 +147,6 @@ def list_(ctx: click.Context, what: str, as_json: bool) -> None:
         ctx.invoke(pools, as_json=as_json)
     else:
         _list(ctx.ensure_object(Session), what, None, as_json=as_json)
-
-
-@click.command(
-    epilog="\b\nExamples:\n  callboard validate playbook.yaml\n  callboard validate playbooks"
-)
-@click.argument("places", nargs=-1, required=True, type=FilePath, metavar="FILE|FOLDER…")
-@click.option("--remote", is_flag=True, help="ask the server, which may have other tools")
-@json_option
-@api_options
-@pass_session
-def validate(session: Session, places: tuple[Path, ...], remote: bool, as_json: bool) -> None:
-    """Check playbooks without storing or running them. Exit code 1 where one cannot run."""
-    files = [path for place in places for path in _playbooks(place)]
-    if remote:
-        with session.client() as client:
-            found = {path: _asked(client, path) for path in files}
-    else:
-        found = {path: _checked(session, path) for path in files}
-    if as_json:
-        print_json(
-            [
-                {"file": str(path), "valid": not findings, "findings": findings}
-                for path, findings in found.items()
-            ]
-        )
-    else:
-        for path, findings in found.items():
-            click.echo(f"{path}: {'not valid' if findings else 'valid'}")
-            for finding in findings:
-                click.echo(f"  {_finding_text(finding)}")
-    wrong = sum(bool(findings) for findings in found.values())
-    if wrong:
-        raise Failure(f"{wrong} of {len(found)} cannot run as written")
-
-
-def _asked(client: Client, path: Path) -> list[dict[str, Any]]:
-    findings: list[dict[str, Any]] = client.validate(_text(path))["findings"]
-    return findings
-
-
-def _checked(session: Session, path: Path) -> list[dict[str, Any]]:
-    from dataclasses import asdict
-
-    from app.engine.parse import parse
-    from app.wiring import ToolKinds
-
-    try:
-        parse(_text(path), ToolKinds(), name=str(path), max_bytes=session.settings.playbook_bytes)
-    except InvalidPlaybookError as exc:
-        return [asdict(finding) for finding in exc.findings]
-    except CallboardError as exc:
-        return [{"code": exc.code, "message": exc.message, "suggestion": exc.remedy}]
-    return []
-
-
-def _finding_text(row: dict[str, Any]) -> str:
-    from app.errors import Finding
-
-    return str(Finding(**row))
 
 
 def _playbooks(place: Path) -> Iterator[Path]:

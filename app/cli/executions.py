@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli.output import print_json, print_line, print_value, seconds, table
+from app.cli.output import print_json, print_line, seconds, table
 from app.cli.session import Failure, Session, api_options, json_option, pass_session
 
 if TYPE_CHECKING:
@@ -41,18 +42,20 @@ def status(session: Session, execution_id: str, watching: bool, as_json: bool) -
 def watch_to_end(client: Client, execution_id: str, *, as_json: bool, result: bool = False) -> None:
     """Show the steps until the end, then the outcome; ``Failure`` where it is not COMPLETED."""
     from app.cli.progress import progress
+    from app.cli.results import show_result
     from app.cli.watch import watch
 
     with progress(sys.stderr, quiet=as_json) as shown:
         found = watch(client, execution_id, shown)
-    value = client.result(execution_id) if result and found["final_step"] else None
+    wanted = result and found["final_step"] is not None
     if as_json:
+        value = client.result(execution_id) if wanted else None
         print_json({**found, "result": value} if result else found)
     else:
         took = seconds(found["duration_seconds"])
         click.echo(f"{found['status']} in {took}: execution {execution_id}", err=True)
-        if value is not None and found["status"] == "COMPLETED":
-            print_value(value)
+        if wanted and found["status"] == "COMPLETED":
+            show_result(client, execution_id)
     if found["status"] != "COMPLETED":
         raise Failure(found["error"] or f"execution {execution_id} ended as {found['status']}")
 
@@ -153,20 +156,45 @@ def _event_line(event: dict[str, Any]) -> str:
     return "  ".join(part for part in (*parts, event["error"] or "") if part)
 
 
-@click.command(epilog="\b\nExamples:\n  callboard result 1234\n  callboard result 1234 --step load")
+@click.command(
+    epilog="""\b
+Examples:
+  callboard result 1234
+  callboard result 1234 load
+  callboard result 1234 load --out rows.json"""
+)
 @click.argument("execution_id")
-@click.option("--step", help="of this step; default: of the one that ended last")
+@click.argument("step", required=False)
+@click.option("--step", "named", help="the same as STEP")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="write the JSON into this file; any size",
+)
 @json_option
 @api_options
 @pass_session
-def result(session: Session, execution_id: str, step: str | None, as_json: bool) -> None:
-    """The result of a step."""
+def result(
+    session: Session,
+    *,
+    execution_id: str,
+    step: str | None,
+    named: str | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """The result of STEP; default: of the step that ended last. A large one needs --out or --json."""
+    from app.cli.results import save, show_result
+
     with session.client() as client:
-        value = client.result(execution_id, step)
-    if as_json:
-        print_json(value)
-    else:
-        print_value(value)
+        if out is not None:
+            found = client.result_outline(execution_id, step or named)
+            size = save(client.result_text(execution_id, found["step"]), out)
+            click.echo(f"{size} bytes in {out}", err=True)
+        elif as_json:
+            print_json(client.result(execution_id, step or named))
+        else:
+            show_result(client, execution_id, step or named)
 
 
 @click.command(epilog="\b\nExample:\n  callboard cancel 1234 --reason 'wrong input'")

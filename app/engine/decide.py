@@ -8,46 +8,31 @@ An execution is never left with nothing running, nothing scheduled and no end.
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
-from app.engine.encoding import dumps
 from app.engine.events import (
-    NO_LOOP,
     CtxUpdated,
     Event,
     ExecutionCancelled,
     ExecutionCompleted,
     ExecutionFailed,
-    LoopDone,
-    LoopStarted,
     StepCancelled,
-    StepFailed,
     StepKey,
     StepRouted,
-    StepScheduled,
     StepSkipped,
 )
-from app.engine.loops import collection, window
-from app.engine.names import Names, Origin, scope_key
+from app.engine.ledger import Limits
+from app.engine.names import Origin, scope_key
+from app.engine.outgoing import Outgoing
 from app.engine.playbook import Arc, Playbook, Step
-from app.engine.state import Due, Execution, StepState, evolve
+from app.engine.state import Execution, StepState
 from app.engine.template import holds, render
 from app.engine.values import Values
-from app.errors import BadRequestError, TemplateError
+from app.errors import TemplateError
 
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds that keep a playbook from running away; each is a setting."""
-
-    max_visits: int = 10_000
-    max_attempts: int = 5
-    loop_window: int = 1_000
-    value_bytes: int = 104_857_600
-    pool: str = "default"
+__all__ = ["Limits", "cancel", "decide", "failure"]
 
 
 def decide(
@@ -61,61 +46,56 @@ def decide(
     return turn.events
 
 
-def cancel(state: Execution, reason: str | None) -> list[Event]:
+def cancel(state: Execution, reason: str | None, *, cascade: bool = True) -> list[Event]:
     """The events that cancel an execution; none where it has ended."""
     if not state.is_running:
         return []
-    stopped = [StepCancelled(name, state.step(name).visit) for name in sorted(state.running)]
-    return [*stopped, ExecutionCancelled(reason)]
+    return [*_stopped(state), ExecutionCancelled(reason, cascade)]
 
 
-class _Turn:
-    """One decision: every event it adds is folded at once, so later parts see it."""
+def _stopped(state: Execution) -> list[Event]:
+    return [StepCancelled(name, state.step(name).visit) for name in sorted(state.running)]
 
-    def __init__(
-        self,
-        execution_id: int,
-        playbook: Playbook,
-        state: Execution,
-        values: Values,
-        limits: Limits,
-    ) -> None:
-        self.execution_id = execution_id
-        self.playbook = playbook
-        self.state = state
-        # New events are readable by their future seq, without touching what the caller keeps.
-        self.values = Values(ChainMap({}, values.events), values.loops, values.stored)
-        self.limits = limits
-        self.events: list[Event] = []
 
-    @property
-    def names(self) -> Names:
-        return Names(self.execution_id, self.state, self.values)
-
-    def add(self, event: Event) -> None:
-        seq = self.state.version + 1
-        self.values.events[seq] = event
-        self.state = evolve(self.state, event, seq)
-        self.events.append(event)
+class _Turn(Outgoing):
+    """One decision: follows arcs, fires joins, and ends the execution where nothing is left to do."""
 
     def run(self) -> None:
+        if self.state.deadline is not None and self.values.now >= self.state.deadline:
+            self.time_out()
+            return
         if not self.state.steps:
-            self.enter(self.playbook.steps[self.playbook.entry], None)
+            self.enter(self.step(self.playbook.entry), None)
         while True:
             before = len(self.events)
-            for due in self.state.due:
-                self.try_again(due)
+            self.go_on()
             for name in self.state.unrouted:
                 # A completion before it may have entered the step again.
                 if name in self.state.unrouted:
-                    self.route(self.playbook.steps[name])
+                    self.route(self.step(name))
             for name in sorted(self.state.running):
-                self.advance_loop(self.playbook.steps[name])
+                self.advance_loop(self.step(name))
             if not self.state.failed:
                 self.fire_joins()
             if len(self.events) == before:
+                self.finish()
+            if len(self.events) == before or not self.state.is_running:
                 break
-        self.finish()
+
+    def go_on(self) -> None:
+        """Take up what waited: sub-playbooks to start, those waited for long enough, due attempts."""
+        for key, seq in self.state.calls.items():
+            self.start_parked(key, seq)
+        for child in self.state.children.values():
+            self.settle(child)
+        for due in self.state.due:
+            self.try_again(due)
+
+    def time_out(self) -> None:
+        for event in _stopped(self.state):
+            self.add(event)
+        message = "the execution ran longer than its playbook allows (executor.spec.timeout)"
+        self.add(ExecutionFailed({"kind": "timeout", "message": message}))
 
     # ------------------------------------------------------------------ routing
     def route(self, step: Step) -> None:
@@ -123,6 +103,9 @@ class _Turn:
         visit = self.state.step(step.name).visit
         if self.state.failed:
             self.drain(step)
+            return
+        if self.was_final(step) and self.state.step(step.name).status == "done":
+            self.add(StepRouted(step.name, visit))
             return
         try:
             matched = self.match_arcs(step)
@@ -141,6 +124,12 @@ class _Turn:
             return
         self.follow(step, matched)
 
+    def was_final(self, step: Step) -> bool:
+        """It ran because nothing else was left: then it leads nowhere, either."""
+        playbook = self.playbook
+        began_alone = self.state.step(step.name).source is None and step.name != playbook.entry
+        return step.name == playbook.executor.final_step and began_alone
+
     def drain(self, step: Step) -> None:
         state = self.state.step(step.name)
         if state.status == "failed":
@@ -150,7 +139,7 @@ class _Turn:
         """The arcs taken, after ``set`` was applied; None: the step failed and no arc caught it."""
         state = self.state.step(step.name)
         failed = state.status == "failed"
-        if step.set and not failed:
+        if step.set and state.status == "done":
             self.update_ctx(step, [step.set])
         scope = self.names.after(step)
         matched: list[Arc] = []
@@ -170,6 +159,9 @@ class _Turn:
         visit = self.state.step(step.name).visit
         before = len(self.events)
         taken = tuple(dict.fromkeys(arc.step for arc in matched))
+        if not taken and self.may_not_end(step):
+            self.refuse_end(step, visit)
+            return
         targets = [
             target
             for target in taken
@@ -182,10 +174,22 @@ class _Turn:
         if waiting:
             self.add(StepRouted(step.name, visit, taken=taken, waiting=waiting))
         for target in ready:
-            self.enter(self.playbook.steps[target], (step.name, visit))
+            if not self.state.failed:
+                self.enter(self.playbook.steps[target], (step.name, visit))
         self.skip_others(step, set(taken))
         if len(self.events) == before:
             self.add(StepRouted(step.name, visit, taken=taken))
+
+    def may_not_end(self, step: Step) -> bool:
+        """The playbook calls it an error when a branch ends with *step*."""
+        executor = self.playbook.executor
+        ends = {"end", executor.final_step}
+        return executor.no_next_is_error and not step.quiet and step.name not in ends
+
+    def refuse_end(self, step: Step, visit: int) -> None:
+        message = f"no arc leads on from step {step.name!r} (executor.spec.no_next_is_error)"
+        error = {"kind": "routing", "message": message, "retryable": False}
+        self.add(StepRouted(step.name, visit, handled=False, error=error))
 
     def accepts(self, source: str, target: str) -> bool:
         """A token from *source* means something at *target*: it has not run, or it runs again."""
@@ -217,7 +221,8 @@ class _Turn:
             if target in taken or target not in self.playbook.steps or target in live:
                 continue
             there = self.state.step(target)
-            if there.visit or any(graph.leads_to(name, target) for name in live):
+            # Over back arcs, too: a cycle that still turns may take its way here later.
+            if there.visit or any(graph.reaches(name, target) for name in live):
                 continue
             self.add(
                 StepSkipped(
@@ -227,117 +232,48 @@ class _Turn:
 
     def fire_joins(self) -> None:
         for name in sorted(self.state.waiting, key=self.playbook.graph.index.__getitem__):
-            if self.is_ready(name, self.live()):
+            if not self.state.failed and self.is_ready(name, self.live()):
                 self.enter(self.playbook.steps[name], self.state.step(name).tokens[-1])
 
-    # ------------------------------------------------------------------ starting work
+    # ------------------------------------------------------------------ entering
     def enter(self, step: Step, source: Origin | None) -> None:
-        """Begin the next visit of *step*."""
+        """Begin the next visit of *step*, where its admission lets it."""
         visit = self.state.step(step.name).visit + 1
-        if visit > self.limits.max_visits:
-            self.stop_cycle(step, visit, source)
-        elif step.loop is not None:
-            self.enter_loop(step, visit, source)
-        else:
-            self.schedule(
-                step, StepKey(step.name, visit), 1, self.names.reads(step, source), source=source
-            )
-
-    def stop_cycle(self, step: Step, visit: int, source: Origin | None) -> None:
-        """Fail a step entered too often. No arc may catch that: it could lead back here for ever."""
-        message = f"step {step.name!r} was entered more than {self.limits.max_visits} times"
-        error = {"kind": "limit", "message": f"{message} (setting CALLBOARD_MAX_VISITS)"}
-        self.refuse(step, visit, source, error)
-        self.add(StepRouted(step.name, visit, handled=False, error=error))
-
-    def refuse(
-        self, step: Step, visit: int, source: Origin | None, error: Mapping[str, Any]
-    ) -> None:
-        """End a visit that could not begin."""
-        if source is not None:
-            self.add(StepRouted(*source, taken=(step.name,)))
-        self.add(StepFailed(step.name, visit, NO_LOOP, 0, {"retryable": False, **error}))
-
-    def enter_loop(self, step: Step, visit: int, source: Origin | None) -> None:
-        assert step.loop is not None
-        scope = self.names.before(source)
+        limit = self.playbook.executor.max_visits or self.limits.max_visits
+        if visit > limit:
+            self.stop_cycle(step, visit, source, limit)
+            return
         try:
-            items = collection(render(step.loop.items, scope))
-            size = window(step.loop, scope, self.limits.loop_window)
-            self.check_storable(items, "in")
-        except (TemplateError, ValueError) as exc:
-            message = f"loop of step {step.name!r}: {exc}"
-            self.refuse(step, visit, source, {"kind": "template", "message": message})
+            passed_over = self.passes_over(step, visit, source)
+        except TemplateError as exc:
+            error = {"kind": "template", "message": f"before step {step.name!r}: {exc}"}
+            self.refuse(StepKey(step.name, visit), source, error)
             return
-        self.add(LoopStarted(step.name, visit, items, len(items), size, *(source or (None, 0))))
-        self.advance_loop(step)
+        if passed_over is None:
+            self.begin(step, visit, source)
+        else:
+            self.add(passed_over)
 
-    def advance_loop(self, step: Step) -> None:
-        """Top up the window, or end the loop once every iteration has ended."""
-        state = self.state.step(step.name)
-        loop = state.loop
-        if loop is None:
-            return
-        if loop.ended == loop.size:
-            self.end_loop(step.name, state)
-            return
-        count = (
-            0 if self.state.failed else min(loop.window - loop.outstanding, loop.size - loop.next)
-        )
-        if count > 0:
-            reads = self.names.reads(step, None)
-            for index in range(loop.next, loop.next + count):
-                self.schedule(step, StepKey(step.name, state.visit, index), 1, reads)
+    def passes_over(self, step: Step, visit: int, source: Origin | None) -> StepSkipped | None:
+        """The event that says the step does not run now; None where it may."""
+        if step.guard is None and not step.admit:
+            return None
+        scope = self.names.before(source)
+        origin, since = source or (None, 0)
+        skipped = StepSkipped(step.name, visit, source=origin, source_visit=since)
+        if not holds(step.guard, scope):
+            return replace(skipped, reason="its 'when' is false", walks_on=True)
+        admitted = next((rule.allow for rule in step.admit if holds(rule.when, scope)), True)
+        return None if admitted else replace(skipped, reason="not admitted")
 
-    def end_loop(self, name: str, state: StepState) -> None:
-        loop = state.loop
-        assert loop is not None
-        error = None
-        if loop.failed:
-            first = (loop.first_error or {}).get("message", "")
-            message = f"{loop.failed} of {loop.size} iterations failed; the first: {first}"
-            error = {**(loop.first_error or {}), "message": message}
-        self.add(
-            LoopDone(name, state.visit, loop.size, loop.size - loop.failed, loop.failed, error)
-        )
-
-    def schedule(
-        self,
-        step: Step,
-        key: StepKey,
-        attempt: int,
-        reads: Mapping[str, int],
-        *,
-        source: Origin | None = None,
-        not_before: float | None = None,
-    ) -> None:
-        loop = self.state.step(key.step).loop if key.iteration != NO_LOOP else None
-        self.add(
-            StepScheduled(
-                *key,
-                attempt=attempt,
-                tool=step.kind,
-                queue=f"{step.pool or self.limits.pool}.{step.queue}",
-                reads=reads,
-                source=source[0] if source else None,
-                source_visit=source[1] if source else 0,
-                not_before=not_before,
-                loop_seq=loop.started_seq if loop else None,
-                tries=self.state.tries.get(key, 0),
-            )
-        )
-
-    def try_again(self, due: Due) -> None:
-        """Schedule the attempt after one that was lost or asked for it, or fail the step at its limit."""
-        step = self.playbook.steps[due.key.step]
-        lost = self.state.lost.get(due.key, 0)
-        if lost >= self.limits.max_attempts:
-            message = f"{due.key} lost its worker {lost} times (setting CALLBOARD_MAX_ATTEMPTS)"
-            error = {"kind": "lost", "message": message, "retryable": True}
-            self.add(StepFailed(*due.key, due.attempt - 1, error))
-            return
-        reads = self.names.reads(step, self.state.step(step.name).source)
-        self.schedule(step, due.key, due.attempt, reads, not_before=due.not_before)
+    def stop_cycle(self, step: Step, visit: int, source: Origin | None, limit: int) -> None:
+        """Fail a step entered too often. No arc may catch that: it could lead back here for ever."""
+        message = f"step {step.name!r} was entered more than {limit} times"
+        own = self.playbook.executor.max_visits is not None
+        said_by = "executor.spec.policy.limits" if own else "setting CALLBOARD_MAX_VISITS"
+        error = {"kind": "limit", "message": f"{message} ({said_by})"}
+        self.refuse(StepKey(step.name, visit), source, error)
+        self.add(StepRouted(step.name, visit, handled=False, error=error))
 
     def update_ctx(self, step: Step, sets: list[Mapping[str, Any]]) -> None:
         scope = self.names.after(step)
@@ -348,30 +284,28 @@ class _Turn:
                 self.check_storable(updates[scope_key(key)], f"set: {key}")
         self.add(CtxUpdated(step.name, self.state.step(step.name).visit, updates))
 
-    def check_storable(self, value: Any, where: str) -> None:
-        """Raise ``TemplateError`` for a value that the log could not keep."""
-        try:
-            size = len(dumps(value))
-        except BadRequestError as exc:
-            raise TemplateError(f"'{where}' gave a value that cannot be kept: {exc}") from exc
-        if size > self.limits.value_bytes:
-            limit = f"{size} bytes are above {self.limits.value_bytes}"
-            raise TemplateError(f"'{where}': {limit} (setting CALLBOARD_RESULT_BYTES)")
-
     # ------------------------------------------------------------------ the end
     def finish(self) -> None:
-        """End the execution where nothing runs and nothing can."""
+        """End the execution where nothing runs and nothing can, after its final step."""
         state = self.state
         if state.failed:
-            if not state.due and not any(self.is_busy(state.step(name)) for name in state.running):
-                self.add(ExecutionFailed(failure(state)))
-        elif not (state.running or state.waiting or state.unrouted or state.due):
+            if state.due or any(self.is_busy(state.step(name)) for name in state.running):
+                return
+        elif state.running or state.waiting or state.unrouted or state.due:
+            return
+        final = self.playbook.executor.final_step
+        if final is not None and state.step(final).status not in {"done", "failed"}:
+            # It always runs: neither an admission nor an older 'when' is asked.
+            self.begin(self.step(final), state.step(final).visit + 1, None)
+        elif state.failed:
+            self.add(ExecutionFailed(failure(state)))
+        else:
             last = max(state.steps, key=lambda name: state.steps[name].result_seq, default=None)
             self.add(ExecutionCompleted(last))
 
     @staticmethod
     def is_busy(step: StepState) -> bool:
-        return step.loop is None or step.loop.outstanding > 0
+        return step.loop is None or step.loop.is_busy
 
 
 def failure(state: Execution) -> dict[str, Any]:

@@ -18,19 +18,31 @@ from app.errors import CallboardError
 NO_LOOP = -1
 
 
+def claim_iteration(number: int) -> int:
+    """The ``iteration`` of the claim *number* (from 0) of a cursor; its own inverse."""
+    return -2 - number
+
+
 class StepKey(NamedTuple):
     """Identity of a unit of work inside one execution, whatever the number of attempts.
 
     ``visit`` counts from 1 and grows with each re-entry through a back edge; ``iteration`` is the
-    loop index from 0, or -1 outside loops.
+    loop index from 0, or -1 outside loops; claims of a cursor count down from -2.
     """
 
     step: str
     visit: int = 1
     iteration: int = NO_LOOP
 
+    @property
+    def is_claim(self) -> bool:
+        """It asks a cursor for rows."""
+        return self.iteration < NO_LOOP
+
     def __str__(self) -> str:
         visit = f"#{self.visit}" if self.visit > 1 else ""
+        if self.is_claim:
+            return f"{self.step}{visit}(claim {claim_iteration(self.iteration)})"
         return f"{self.step}{visit}" + (f"[{self.iteration}]" if self.iteration >= 0 else "")
 
 
@@ -49,7 +61,11 @@ class OfStep:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionStarted:
-    """A playbook was accepted for running; ``workload`` is merged once, here."""
+    """A playbook was accepted for running; ``workload`` is merged once, here.
+
+    ``deadline`` (unix seconds) is when it fails if it still runs. ``depth`` counts the executions
+    above it. ``caller`` is there where a step waits for it: the fields of ``engine.children.Caller``.
+    """
 
     type: ClassVar[str] = "execution.started"
     catalog_id: int
@@ -58,6 +74,9 @@ class ExecutionStarted:
     workload: Mapping[str, Any]
     parent_execution_id: int | None = None
     meta: Mapping[str, Any] | None = None
+    depth: int = 0
+    deadline: float | None = None
+    caller: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +84,10 @@ class StepScheduled(OfStep):
     """A unit of work is due. ``reads`` says which event (seq) holds each variable it needs.
 
     ``source``/``source_visit`` name the completion whose arc led here. ``not_before`` delays the
-    attempt (unix seconds). ``loop_seq`` is the ``loop.started`` that holds its item. ``queue`` is
-    the Dramatiq queue ``<pool>.<queue>`` it is sent to. ``tries`` counts the attempts that its own
-    policy asked to repeat.
+    attempt (unix seconds). ``loop_seq`` is the event that holds its item: the ``loop.started``, or
+    the end of the claim that gave the row; ``item`` is the index there (None: all of it). ``queue``
+    is the Dramatiq queue ``<pool>.<queue>`` it is sent to. ``tries`` counts the attempts that its
+    own policy asked to repeat. ``parked_seq`` and ``child_seq`` say where a parked attempt goes on.
     """
 
     type: ClassVar[str] = "step.scheduled"
@@ -83,6 +103,9 @@ class StepScheduled(OfStep):
     not_before: float | None = None
     loop_seq: int | None = None
     tries: int = 0
+    item: int | None = None
+    parked_seq: int | None = None
+    child_seq: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +152,69 @@ class AttemptFailed(OfStep):
     retry_at: float
     worker: str | None = None
     duration_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepParked(OfStep):
+    """The worker let go of a step that waits: for a sub-playbook (``call``), or until ``resume_at``.
+
+    ``progress`` is what the next attempt goes on with. ``call`` has the fields of
+    ``engine.children.Call``.
+    """
+
+    type: ClassVar[str] = "step.parked"
+    step: str
+    visit: int
+    iteration: int
+    attempt: int
+    progress: Any = None
+    call: Mapping[str, Any] | None = None
+    resume_at: float | None = None
+    tail: str | None = None
+    worker: str | None = None
+    duration_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChildStarted(OfStep):
+    """The step started a sub-playbook, in the same transaction that began the child's own log.
+
+    ``waits``: the step ends when the child does, or at ``deadline`` (unix seconds). ``resumes``: a
+    parked attempt goes on then; otherwise the child's end is the end of the step. ``payload`` is
+    handed to the child and not kept here: the child's own first event holds it.
+    """
+
+    type: ClassVar[str] = "child.started"
+    step: str
+    visit: int
+    iteration: int
+    attempt: int
+    child_execution_id: int
+    catalog_id: int
+    path: str
+    version: int
+    waits: bool
+    resumes: bool = False
+    returns: str | None = None
+    fails: bool = False
+    deadline: float | None = None
+    payload: Mapping[str, Any] | None = None
+    source: str | None = None
+    source_visit: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ChildEnded(OfStep):
+    """What a parked attempt waited for is there: ``result`` is what its task gives."""
+
+    type: ClassVar[str] = "child.ended"
+    step: str
+    visit: int
+    iteration: int
+    attempt: int
+    child_execution_id: int
+    result: Any = None
+    error: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +273,10 @@ class StepFailed(OfStep):
 
 @dataclass(frozen=True, slots=True)
 class StepSkipped(OfStep):
-    """No path leads to the step any more in this turn. ``source`` is the completion that said so."""
+    """The step does not run in this turn. ``source`` is the completion that said so.
+
+    ``walks_on``: its arcs are followed all the same (the older ``when`` of a step).
+    """
 
     type: ClassVar[str] = "step.skipped"
     step: str
@@ -196,6 +285,7 @@ class StepSkipped(OfStep):
     source: str | None = None
     source_visit: int = 0
     reason: str = "no arc led here"
+    walks_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,16 +328,37 @@ class CtxUpdated:
 
 @dataclass(frozen=True, slots=True)
 class LoopStarted:
-    """A loop was entered: its collection, frozen. ``window`` bounds how many run at once."""
+    """A loop was entered: its collection, frozen. ``window`` bounds how many run at once.
+
+    ``frame`` is there where a cursor gives the rows, then ``items`` is None and ``size`` 0:
+    ``max_rows``, ``row_concurrency`` and ``by_row``, rendered; the window bounds how many frames
+    are open.
+    """
 
     type: ClassVar[str] = "loop.started"
     step: str
     visit: int
-    items: Any
-    size: int
-    window: int
+    items: Any = None
+    size: int = 0
+    window: int = 1
     source: str | None = None
     source_visit: int = 0
+    frame: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FrameOpened:
+    """A claim of a cursor gave ``rows`` rows, which are in the event at ``claim_seq``.
+
+    ``error``: what it gave are no rows, so no other claim follows.
+    """
+
+    type: ClassVar[str] = "frame.opened"
+    step: str
+    visit: int
+    claim_seq: int
+    rows: int
+    error: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,8 +397,11 @@ class ExecutionFailed:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionCancelled:
+    """``cascade``: the executions below it are cancelled with it."""
+
     type: ClassVar[str] = "execution.cancelled"
     reason: str | None = None
+    cascade: bool = True
 
 
 Event = (
@@ -296,6 +410,9 @@ Event = (
     | StepStarted
     | StepDone
     | AttemptFailed
+    | StepParked
+    | ChildStarted
+    | ChildEnded
     | AttemptExpired
     | AttemptInterrupted
     | AttemptLate
@@ -305,6 +422,7 @@ Event = (
     | StepRouted
     | CtxUpdated
     | LoopStarted
+    | FrameOpened
     | LoopDone
     | ExecutionCompleted
     | ExecutionFailed

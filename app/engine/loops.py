@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from app.engine.checks import whole
 from app.engine.playbook import Loop
 from app.engine.scope import Scope
 from app.engine.template import render
@@ -33,6 +34,35 @@ def _collection_in_text(text: str) -> Any:
     return value if isinstance(value, list | dict) else [value]
 
 
+def frame_of(loop: Loop, scope: Scope) -> tuple[int, dict[str, Any]]:
+    """How many frames of a cursor may be open, and its frame settings, rendered.
+
+    Raises ``ValueError`` for what is not a positive whole number, and ``TemplateError``.
+    """
+    assert loop.cursor is not None
+    frame = loop.cursor.frame
+    bodies = _count(loop.max_in_flight, scope, "max_in_flight") or 1
+    rows = _count(frame.row_concurrency, scope, "row_concurrency")
+    # Without a bound on its rows, a frame alone may use what max_in_flight allows.
+    frames = bodies if rows or not frame.by_row else 1
+    return frames, {
+        "max_rows": _count(frame.max_rows, scope, "max_rows"),
+        "row_concurrency": rows or bodies,
+        "by_row": frame.by_row,
+    }
+
+
+def _count(raw: Any, scope: Scope, name: str) -> int | None:
+    """A positive whole number from a number or a template; None where there is none."""
+    value = None if raw is None else render(raw, scope)
+    if value is None:
+        return None
+    count = whole(value)
+    if count is None:
+        raise ValueError(f"{name} gave {value!r}, which is not a positive whole number")
+    return count
+
+
 def window(loop: Loop, scope: Scope, default: int) -> int:
     """How many iterations may run at once; *default* where the loop does not say.
 
@@ -42,11 +72,7 @@ def window(loop: Loop, scope: Scope, default: int) -> int:
         return 1
     if loop.max_in_flight is None:
         return default
-    value = render(loop.max_in_flight, scope)
-    try:
-        count = int(value)
-    except (TypeError, ValueError):
-        count = 0
-    if count < 1:
-        raise ValueError(f"max_in_flight gave {value!r}, which is not a positive whole number")
+    count = _count(loop.max_in_flight, scope, "max_in_flight")
+    if count is None:
+        raise ValueError("max_in_flight gave nothing")
     return count

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections import ChainMap
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
+from app.engine.events import NO_LOOP, StepKey
+from app.engine.iteration import loop_names
 from app.engine.playbook import Step
-from app.engine.scope import Lazy, Scope, as_result, output_of
+from app.engine.references import output_over
+from app.engine.scope import Lazy, Scope, as_result
 from app.engine.state import Execution
 from app.engine.values import Values
 
 #: A completion whose arc led somewhere: step and visit.
 Origin = tuple[str, int]
+
+#: ``event.name`` after a step without a loop, by its status.
+_PLAIN_EVENTS = {"done": "call.done", "failed": "call.error", "skipped": "step.skipped"}
 
 _SCOPES = re.compile(r"^(ctx|iter|step)\.")
 
@@ -35,38 +43,57 @@ class Names:
                 reads[f"ctx.{name}"] = state.ctx[name]
             if name in state.steps and state.steps[name].result_seq:
                 reads[name] = state.steps[name].result_seq
-        if "result" in needs.names and "result" not in reads and source is not None:
-            reads["result"] = state.step(source[0]).result_seq
+        led = state.step(source[0]).result_seq if source is not None else 0
+        if "result" in needs.names and "result" not in reads and led:
+            reads["result"] = led
         return reads
 
     def before(self, source: Origin | None) -> Scope:
         """The names before a step runs that *source* led to."""
         state, values = self.state, self.values
-        local = execution_names(self.execution_id, state)
+        local = self._fixed()
         if source is not None:
             seq = state.step(source[0]).result_seq
             return self._scope(
                 Lazy(
                     {**local, "result": seq},
-                    lambda name: values.result(seq) if name == "result" else local[name],
+                    lambda name: (
+                        (values.result(seq) if seq else None) if name == "result" else local[name]
+                    ),
                 )
             )
         return self._scope(local)
 
+    def inside(self, step: Step, key: StepKey, source: Origin | None) -> Scope:
+        """The names that the tool of *step* sees; with those of the loop, where it is in one."""
+        scope = self.before(source)
+        loop = self.state.step(step.name).loop
+        if key.iteration == NO_LOOP or loop is None or step.loop is None:
+            return scope
+        seq, place = loop.item_of(key.iteration)
+        items = self.values.items(seq)
+        item = items if place is None else items[place]
+        inner = loop_names(step.loop, item, key.iteration, loop.size)
+        # Chained and not copied: a copy would read the result that led here, wanted or not.
+        return replace(scope, local=ChainMap(inner, cast("dict[str, Any]", scope.local)))
+
+    def _fixed(self) -> dict[str, Any]:
+        return {**execution_names(self.execution_id, self.state), "now_at": self.values.now}
+
     def after(self, step: Step) -> Scope:
         """The names that ``set`` and arcs of a completed step see."""
         state = self.state.step(step.name)
-        fixed = execution_names(self.execution_id, self.state)
+        fixed = self._fixed()
         # A loop that could not be entered has no loop state: it failed as a plain step does.
-        plain = "call.error" if state.status == "failed" else "call.done"
+        plain = _PLAIN_EVENTS[state.status]
         name = plain if state.loop is None else "loop.done"
 
         def load(key: str) -> Any:
             if key in fixed:
                 return fixed[key]
-            result = self.values.result(state.ended_seq)
+            result = None if state.status == "skipped" else self.values.result(state.ended_seq)
             if key == "output":
-                return output_of(None if name == "call.error" else result, state.error)
+                return output_over(None if name == "call.error" else result, state.error)
             if key == "event":
                 return {
                     "name": name,

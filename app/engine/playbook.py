@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.engine.analysis import Needs
 from app.engine.graph import Graph
-from app.engine.template import Needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +124,12 @@ class Step:
     def kind(self) -> str:
         """The tool (actor) that runs the step; a sequence goes to the actor of its first task."""
         return self.tasks[0].kind
+
+    @property
+    def calls_directly(self) -> bool:
+        """It starts a sub-playbook and does nothing else: the orchestrator can do that alone."""
+        task = self.tasks[0]
+        return task.kind == "playbook" and not (self.sequence or task.rules or task.set)
 
     @property
     def queue(self) -> str:

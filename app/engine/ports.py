@@ -16,7 +16,7 @@ MAX_POINTER_BYTES = 1024
 
 
 class DuplicateEventError(CallboardError):
-    """One of the unique keys U1 to U7 refused an event; ``key`` names it. Nothing was written."""
+    """One of the unique keys U1 to U8 refused an event; ``key`` names it. Nothing was written."""
 
     code = "duplicate"
     status = 409
@@ -121,6 +121,9 @@ class LogTransaction(Protocol):
         The summary row of the execution is written along with its first and its last event.
         """
 
+    def begin(self, execution_id: int) -> None:
+        """Take in an execution that nobody else can know of yet, so that it may be appended to."""
+
     def store_value(self, execution_id: int, name: str, value: Any, *, source_step: str) -> None:
         """Keep a value too large for the event in ``transient``, in the same transaction."""
 
@@ -180,6 +183,36 @@ class EventLog(Protocol):
     def abandoned(self, *, lease: float, limit: int = 1000) -> list[tuple[Pointer, str]]:
         """(pointer, worker) of claimed, unfinished newest attempts of open executions whose worker
         has no ``runtime`` heartbeat within *lease* seconds (and claimed longer ago than that)."""
+
+    def untold(self, *, limit: int = 1000) -> list[int]:
+        """Ended executions whose waiting step, in a running one, was not told of that."""
+
+    def orphans(self, *, limit: int = 1000) -> list[int]:
+        """Running executions whose waiting step was ended with its failed or cancelled execution."""
+
+
+class BlobStore(Protocol):
+    """Bytes by key, for values too large for the log's own database.
+
+    A key holds its content's digest, so whatever is put under one twice is the same. Every method
+    raises ``UnavailableError`` where the store does not answer.
+    """
+
+    @property
+    def kind(self) -> str:
+        """What a reference calls it: disk, s3, gcs, azure or memory."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """Keep *data*; on disk, and whole, when this returns."""
+
+    def get(self, key: str) -> bytes | None:
+        """What was put under *key*; None where nothing was."""
+
+    def size(self, key: str) -> int | None:
+        """The bytes kept under *key*; None where there are none."""
+
+    def delete(self, key: str) -> None:
+        """Forget *key*; one that is not known is no error."""
 
 
 class CatalogEntry(NamedTuple):
@@ -250,8 +283,11 @@ class Dispatcher(Protocol):
     def dispatch(self, steps: Sequence[Dispatch]) -> None:
         """Send all of these pointers; returns when the broker holds them. Raises UnavailableError."""
 
-    def wake(self, execution_ids: Iterable[int]) -> None:
-        """Ask for ``advance`` of these executions; many wakes of one become one."""
+    def wake(self, execution_ids: Iterable[int], *, delay: float = 0.0) -> None:
+        """Ask for ``advance`` of these executions, now or after *delay* seconds.
+
+        Many wakes of one that are due become one.
+        """
 
     def depth(self, queue: str) -> int:
         """How many messages the broker holds for *queue*, waiting or in flight."""

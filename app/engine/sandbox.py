@@ -2,38 +2,64 @@
 
 Jinja's own sandbox stops attribute escapes and nothing else: ``'a'.zfill(10**9)``, ``x ~ x`` forty
 times, a macro that calls itself twice or ``[x, x]`` nested forty deep allocate or run for ever. Here
-each operation that makes much from little is measured before it runs.
+each operation is paid for from the budget of its rendering, those that make much from little before
+they run.
 """
 
 from __future__ import annotations
 
-import base64
-import json
+import datetime as dt
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Set as AbstractSet
 from types import BuiltinMethodType
 from typing import Any, cast
 
-from jinja2 import ChainableUndefined, Undefined, nodes, pass_context
-from jinja2 import filters as stock
-from jinja2.environment import Template
+from jinja2 import (
+    ChainableUndefined,
+    Environment,
+    TemplateSyntaxError,
+    Undefined,
+    nodes,
+    pass_context,
+)
+from jinja2.lexer import Lexer, Token, TokenStream
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.utils import missing
+from jinja2.utils import Namespace, missing
 from jinja2.visitor import NodeTransformer
 
+from app.engine import filters
+from app.engine.budget import (
+    CALL_WORK,
+    MAPPING_BYTES,
+    MAX_BITS,
+    MAX_OPERAND,
+    MAX_OUTPUT,
+    Meter,
+    counted,
+    weigh,
+    width,
+)
+from app.engine.formats import Formatter, joined, percent, refuse_machinery, written
+from app.engine.methods import check_call, check_key, is_listed
 from app.errors import TemplateError
 
-#: Characters one template may produce, and the largest number or text its operators may make.
-MAX_OUTPUT = 16_777_216
-MAX_OPERAND = 1_000_000
-#: Turns of loops in one rendering; a call counts as several.
-MAX_WORK = 1_000_000
-CALL_WORK = 5
-MAX_BITS = 4096
+#: Words and signs in the template parts of one text, and characters of a text with templates in it.
+MAX_TOKENS = 10_000
+MAX_TEMPLATE = 2_097_152
 
-_WIDE_FORMAT = re.compile(r":[^{}]*(\d{5}|\{)")
-_WIDE_PERCENT = re.compile(r"%[^a-zA-Z%]*(\d{5}|\*)")
+#: The local name under which a scope says what time it is, in seconds since 1970.
+NOW = "now_at"
+
+_FORBIDDEN = (
+    nodes.Include,
+    nodes.Import,
+    nodes.FromImport,
+    nodes.Extends,
+    nodes.Block,
+    nodes.ScopedEvalContextModifier,
+)
 
 
 class Result(dict[str, Any]):
@@ -42,26 +68,29 @@ class Result(dict[str, Any]):
     ALIASES = frozenset({"data", "result", "results", "context"})
 
 
-class Rendering(Context):
+class Rendering(Meter, Context):
     """One rendering: names come from its scope, then from Jinja's functions; work is counted."""
 
-    spent = 0
+    found: dict[str, Any] | None = None
 
     def resolve_or_missing(self, key: str) -> Any:
-        found = super().resolve_or_missing(key)
-        return self.environment.globals.get(key, missing) if found is missing else found
-
-    def spend(self, work: int = 1) -> None:
-        """Count the turn of a loop, or a call. Raises ``TemplateError`` above the limit."""
-        self.spent += work
-        if self.spent > MAX_WORK:
-            raise TemplateError("it loops or calls itself too often")
+        if key in self.vars:
+            return self.vars[key]
+        if self.found is None:
+            self.found = {}
+        elif key in self.found:
+            return self.found[key]
+        if key in self.parent:
+            # A macro asks again in each call, and a result is copied where it is looked up.
+            value = self.found[key] = self.parent[key]
+            return value
+        return self.environment.globals.get(key, missing)
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
     """Jinja's sandbox with keys before methods and with limits."""
 
-    intercepted_binops = frozenset({"*", "**", "%", "+"})
+    intercepted_binops = frozenset({"*", "**", "%", "+", "-", "/", "//"})
     context_class = Rendering
 
     def getattr(self, obj: Any, attribute: str) -> Any:
@@ -74,251 +103,333 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return super().getattr(obj, attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        if isinstance(obj, Result) and isinstance(argument, str):
-            return self.getattr(obj, argument)
+        if isinstance(argument, str):
+            if isinstance(obj, Result):
+                return self.getattr(obj, argument)
+        elif isinstance(obj, Mapping):
+            check_key(argument)
         return super().getitem(obj, argument)
 
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        return super().is_safe_attribute(obj, attr, value) and is_listed(obj, attr, value)
+
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if _too_large(operator, left, right):
-            raise TemplateError(
-                f"a template may not compute values as large as this '{operator}' would"
-            )
-        return super().call_binop(context, operator, left, right)
+        meter = cast("Meter", context)
+        if operator == "%" and isinstance(left, str):
+            return meter.text(percent(left, right, meter))
+        _check_operands(operator, left, right, meter)
+        result = super().call_binop(context, operator, left, right)
+        if isinstance(result, complex):
+            raise TemplateError(f"'{operator}' gives no real number here")
+        return result
 
     def call(self, context: Context, called: Any, /, *args: Any, **kwargs: Any) -> Any:
-        cast("Rendering", context).spend(CALL_WORK)
+        meter = cast("Meter", context)
+        meter.spend(CALL_WORK + len(args) + 3 * len(kwargs))
         method = getattr(called, "__wrapped__", called)  # str.format arrives wrapped
-        if isinstance(method, BuiltinMethodType) and isinstance(method.__self__, str):
-            _check_method(method.__self__, method.__name__, args)
-            if method.__name__ == "join":
-                return joined(args[0], method.__self__)
-        return super().call(context, called, *args, **kwargs)
+        if isinstance(method, BuiltinMethodType):
+            owner, name = method.__self__, method.__name__
+            if isinstance(owner, str) and name in {"format", "format_map"}:
+                values, named = ((), args[0]) if name == "format_map" else (args, kwargs)
+                return meter.text(Formatter(self, meter).vformat(owner, values, named))
+            if isinstance(owner, str) and name == "join":
+                return joined(counted(args[0], meter), owner, meter)
+            check_call(owner, name, args, kwargs, meter)
+        elif called is dict or called is Namespace:
+            _pay_for_copy((*args, kwargs), meter)
+        result = super().call(context, called, *args, **kwargs)
+        return meter.text(result) if type(result) is str else result
 
-    def template(self, tree: nodes.Template) -> Template:
-        """Compile *tree* with its loops counted and its ``~`` measured."""
-        counted = _Measured().visit(tree)
-        counted.set_environment(self)
-        return self.from_string(counted)
+    def measured(self, tree: nodes.Template) -> nodes.Template:
+        """*tree* with its loops, macros and comparisons counted, ready to be compiled.
+
+        Raises ``TemplateSyntaxError`` for what templates may not hold.
+        """
+        for node in tree.find_all((nodes.Filter, nodes.Test)):
+            assert isinstance(node, nodes.Filter | nodes.Test)
+            known = self.filters if isinstance(node, nodes.Filter) else self.tests
+            if node.name not in known:
+                word = type(node).__name__.lower()
+                raise TemplateSyntaxError(f"No {word} named {node.name!r}.", node.lineno)
+        measured = cast("nodes.Template", _Measured().visit(tree))
+        measured.set_environment(self)
+        return measured
+
+    @property
+    def lexer(self) -> Lexer:
+        return _LEXER
+
+    def _tokenize(
+        self, source: str, name: str | None, filename: str | None = None, state: str | None = None
+    ) -> TokenStream:
+        # Compiling takes time for each word, so there may be only so many of them.
+        stream = super()._tokenize(source, name, filename, state)
+        return TokenStream(_few(stream), name, filename)
 
 
+def _lexer() -> Lexer:
+    """Jinja's lexer, whose expression for whole numbers keeps 200 bytes for each digit it reads."""
+    lexer = Lexer(Environment(autoescape=False))  # noqa: S701 (templates give data, not HTML)
+    whole = re.compile(r"0[xX][\da-fA-F_]+|0[bB][01_]+|0[oO][0-7_]+|\d[\d_]*")
+    fraction = re.compile(r"(?<!\.)\d[\d_]*(?:\.\d[\d_]*(?:[eE][-+]?\d+)?|[eE][-+]?\d+)")
+    swapped = {"float": fraction, "integer": whole}
+    for state, rules in lexer.rules.items():
+        lexer.rules[state] = [
+            rule._replace(pattern=swapped.get(str(rule.tokens), rule.pattern)) for rule in rules
+        ]
+    return lexer
+
+
+_LEXER = _lexer()
+
+
+def _few(stream: TokenStream) -> Iterator[Token]:
+    for number, token in enumerate(stream):
+        if number >= MAX_TOKENS:
+            problem = f"it has more than {MAX_TOKENS} words and signs"
+            raise TemplateSyntaxError(problem, token.lineno)
+        yield token
+
+
+# ---------------------------------------------------------------------- compiling
 class _Measured(NodeTransformer):
-    """Loops go through ``_counted``, and ``~`` through ``_joined``."""
+    """Bodies that may run often begin with a charge; what compares, joins or slices pays for itself."""
+
+    def generic_visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> nodes.Node:
+        if isinstance(node, _FORBIDDEN):
+            word = type(node).__name__.lower()
+            problem = f"templates have no {word}; each text stands for itself"
+            raise TemplateSyntaxError(problem, node.lineno)
+        return super().generic_visit(node, *args, **kwargs)
 
     def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802 (Jinja calls it by this name)
+        charge = _charge(node.body, node.lineno)
+        # A loop with a condition looks at items that its body never sees.
+        test = node.test and nodes.And(_charge([node.test], node.lineno), node.test)
         self.generic_visit(node)
-        node.iter = _filtered(node.iter, "_counted")
+        node.body.insert(0, nodes.ExprStmt(charge, lineno=node.lineno))
+        if test is not None:
+            assert isinstance(test, nodes.And)
+            node.test = nodes.And(test.left, cast("nodes.Expr", node.test), lineno=node.lineno)
+        return node
+
+    def visit_Macro(self, node: nodes.Macro) -> nodes.Macro:  # noqa: N802 (the same)
+        charge = _charge(node.body, node.lineno)
+        self.generic_visit(node)
+        node.body.insert(0, nodes.ExprStmt(charge, lineno=node.lineno))
+        return node
+
+    def visit_CallBlock(self, node: nodes.CallBlock) -> nodes.CallBlock:  # noqa: N802 (the same)
+        charge = _charge(node.body, node.lineno)
+        self.generic_visit(node)
+        node.body.insert(0, nodes.ExprStmt(charge, lineno=node.lineno))
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Filter:  # noqa: N802 (the same)
         self.generic_visit(node)
-        return _filtered(nodes.List(node.nodes, lineno=node.lineno), "_joined")
+        return _filtered(nodes.List(node.nodes, lineno=node.lineno), filters.JOINED)
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Compare:  # noqa: N802 (the same)
+        self.generic_visit(node)
+        sides = [node.expr, *(operand.expr for operand in node.ops)]
+        if sum(1 for side in sides if not _is_small(side)) < 2 and not _searches(node):
+            return node  # comparing with a word takes no longer than the word
+        node.expr = _compared(node.expr)
+        for operand in node.ops:
+            operand.expr = _compared(operand.expr)
+        return node
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Expr:  # noqa: N802 (the same)
+        self.generic_visit(node)
+        part = node.arg
+        if not isinstance(part, nodes.Slice):
+            return node
+        none = nodes.Const(None, lineno=node.lineno)
+        sizes = [part.start or none, part.stop or none, part.step or none]
+        return _filtered(node.node, filters.SLICED, sizes)
+
+    def visit_Pair(self, node: nodes.Pair) -> nodes.Pair:  # noqa: N802 (the same)
+        self.generic_visit(node)
+        if not _is_small(node.key):
+            node.key = _filtered(node.key, filters.KEY)
+        return node
+
+    def visit_Const(self, node: nodes.Const) -> nodes.Const:  # noqa: N802 (the same)
+        if isinstance(node.value, int) and node.value.bit_length() > MAX_BITS:
+            problem = f"a number may not have more than {MAX_BITS} bits"
+            raise TemplateSyntaxError(problem, node.lineno)
+        return node
 
 
-def _filtered(node: Any, name: str) -> nodes.Filter:
-    return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
+def _filtered(node: Any, name: str, args: list[Any] | None = None) -> nodes.Filter:
+    return nodes.Filter(node, name, args or [], [], None, None, lineno=node.lineno)
 
 
-# ---------------------------------------------------------------------- what is too much
-def _too_large(operator: str, left: Any, right: Any) -> bool:  # noqa: PLR0911 (a table)
+def _compared(node: nodes.Expr) -> nodes.Expr:
+    return node if _is_small(node) else _filtered(node, filters.COMPARED)
+
+
+def _is_small(node: nodes.Node) -> bool:
+    """Whether *node* is a word or a number, or a short list of them, as it stands in the template."""
+    if isinstance(node, nodes.List | nodes.Tuple):
+        return len(node.items) <= 32 and all(isinstance(item, nodes.Const) for item in node.items)
+    return isinstance(node, nodes.Const) and (
+        not isinstance(node.value, str) or len(node.value) <= 256
+    )
+
+
+def _searches(node: nodes.Compare) -> bool:
+    """Whether ``in`` looks through something that is not written in the template itself."""
+    return any(o.op in {"in", "notin"} and not _is_small(o.expr) for o in node.ops)
+
+
+def _charge(body: list[Any], line: int) -> nodes.Filter:
+    """The charge for running *body* once: its nodes, and the text it copies."""
+    count = text = 0
+    todo: list[nodes.Node] = list(body)
+    while todo:
+        node = todo.pop()
+        count += 1
+        if isinstance(node, nodes.List | nodes.Tuple | nodes.Dict | nodes.Call):
+            count += 4
+        elif isinstance(node, nodes.Output):
+            count += 2 * len(node.nodes)
+        if isinstance(node, nodes.TemplateData):
+            text += len(node.data) * width(node.data)
+        # What stands in the body of an inner loop pays for itself.
+        inner = isinstance(node, nodes.For | nodes.Macro | nodes.CallBlock)
+        todo.extend(node.iter_child_nodes(exclude=("body",) if inner else None))
+    cost, size = nodes.Const(count, lineno=line), nodes.Const(text, lineno=line)
+    return _filtered(cost, filters.CHARGE, [size])
+
+
+# ---------------------------------------------------------------------- operators and calls
+def _check_operands(operator: str, left: Any, right: Any, meter: Meter) -> None:
     match operator, left, right:
         case "**", int(), int():  # floats overflow by themselves
-            return abs(right) > 1 and left.bit_length() * abs(right) > MAX_BITS
-        case "*", (str() | bytes() | list() | tuple()), int():
-            return _repeated(left, right) > MAX_OPERAND
-        case "*", int(), (str() | bytes() | list() | tuple()):
-            return _repeated(right, left) > MAX_OPERAND
+            large = abs(right) > 1 and left.bit_length() * abs(right) > MAX_BITS
+        case "*", Sized(), int():
+            large = _pay_for_repetition(left, right, meter)
+        case "*", int(), Sized():
+            large = _pay_for_repetition(right, left, meter)
         case "*", int(), int():
-            return left.bit_length() + right.bit_length() > MAX_BITS
-        case "%", str(), _:
-            return bool(_WIDE_PERCENT.search(left))
-        case "+", (str() | list() | tuple()), (str() | list() | tuple()):
-            return len(left) + len(right) > MAX_OUTPUT
-        case _:
-            return False
-
-
-def _repeated(many: Any, count: int) -> int:
-    return (len(many) if isinstance(many, str | bytes) else _weight(many, {}, text=False)) * count
-
-
-def _check_method(text: str, name: str, args: tuple[Any, ...]) -> None:
-    """Refuse the methods of text that would make very much of it."""
-    width = max((abs(arg) for arg in args if isinstance(arg, int)), default=0)
-    match name:
-        case "center" | "ljust" | "rjust" | "zfill":
-            size = width
-        case "expandtabs":
-            size = width * text.count("\t")
-        case "replace" if len(args) > 1:
-            size = _replaced_size(text, str(args[0]), str(args[1]))
-        case "format" | "format_map" if _WIDE_FORMAT.search(text):
-            size = MAX_OUTPUT + 1
-        case "translate":
-            size = len(text) * max((len(str(value)) for value in _values(args)), default=0)
+            large = left.bit_length() + right.bit_length() > MAX_BITS
+        case "+", Sized(), Sized():
+            large = _pay_for_sum(left, right, meter)
+        case "+", int(), int():
+            large = max(left.bit_length(), right.bit_length()) > MAX_BITS
+        case "-", AbstractSet(), _:
+            large = True  # a difference of keys would hash whatever the other side holds
+        case "%", bytes(), _:
+            large = True
         case _:
             return
-    if size > (MAX_OUTPUT if name in {"replace", "format", "format_map"} else MAX_OPERAND):
-        raise TemplateError(f"a template may not make texts as long as this {name!r} would")
+    if large:
+        raise TemplateError(
+            f"a template may not compute values as large as this '{operator}' would"
+        )
 
 
-def _values(args: tuple[Any, ...]) -> Iterable[Any]:
-    return args[0].values() if args and isinstance(args[0], Mapping) else ()
+def _pay_for_repetition(many: Any, count: int, meter: Meter) -> bool:
+    size = len(many) * max(count, 0)
+    if size > MAX_OPERAND:
+        return True
+    meter.spend(size >> 8)
+    meter.make(size * (width(many) if isinstance(many, str) else 8))
+    return False
 
 
-def _replaced_size(text: str, old: str, new: str) -> int:
-    return len(text) + (text.count(old) if old else len(text) + 1) * len(new)
-
-
-def weigh(value: Any, *, text: bool = True) -> None:
-    """Raises ``TemplateError`` where *value* has more than ``MAX_OUTPUT`` items (and characters).
-
-    A list in which one list appears a thousand times counts that list a thousand times.
-    """
-    if _weight(value, {}, text=text) > MAX_OUTPUT:
-        what = "characters" if text else "items"
-        raise TemplateError(f"it produces more than {MAX_OUTPUT} {what}")
-
-
-def _weight(value: Any, known: dict[int, tuple[int, Any]], *, text: bool = True) -> int:
-    """How much *value* is when written out. *known* holds what was measured, and keeps it alive."""
-    if isinstance(value, str | bytes):
-        return len(value) + 1 if text else 1
-    if isinstance(value, Mapping):
-        parts: Iterable[Any] = (part for pair in value.items() for part in pair)
-    elif isinstance(value, list | tuple | set | frozenset):
-        parts = value
+def _pay_for_sum(left: Any, right: Any, meter: Meter) -> bool:
+    size = len(left) + len(right)
+    if isinstance(left, str) and isinstance(right, str):
+        size *= max(width(left), width(right))
     else:
-        return 1
-    if id(value) not in known:
-        total = 1 + sum(_weight(part, known, text=text) for part in parts)
-        known[id(value)] = (total, value)
-    return known[id(value)][0]
+        size *= 8
+    meter.spend(size >> 8)
+    if size > MAX_OUTPUT:
+        return True
+    meter.make(size)
+    return False
 
 
-def bounded(values: Iterable[Any]) -> Iterator[Any]:
-    """*values*, at most ``MAX_OPERAND`` of them; raises ``TemplateError`` at the next one."""
-    for number, value in enumerate(values):
-        if number >= MAX_OPERAND:
-            raise TemplateError(f"a template may not produce more than {MAX_OPERAND} items")
-        yield value
+def _pay_for_copy(parts: tuple[Any, ...], meter: Meter) -> None:
+    """``dict(…)`` and ``namespace(…)`` copy what they are given."""
+    size = sum(len(part) for part in parts if isinstance(part, Sized))
+    for part in parts:
+        if not isinstance(part, Mapping):
+            # Pairs: their keys are hashed, so they are looked at first.
+            for pair in cast("Any", part):
+                meter.spend()
+                check_key(next(iter(pair), None))
+    meter.spend(size >> 2)
+    meter.make(MAPPING_BYTES + 100 * size)
 
 
-# ---------------------------------------------------------------------- filters
-@pass_context
-def _counted(context: Context, values: Iterable[Any]) -> Iterator[Any]:
-    for value in values:
-        cast("Rendering", context).spend()
-        yield value
+# ---------------------------------------------------------------------- values
+def plain(value: Any, meter: Meter) -> Any:
+    """*value* as JSON data: undefined becomes null, a time its ISO text, whatever is listed a list.
+
+    Raises ``TemplateError`` for what is no data (a function, a part of the template) or for far too
+    much of it.
+    """
+    if isinstance(value, Mapping | list | tuple | set | frozenset):
+        weight = weigh(value, meter)
+        meter.spend(weight.nodes >> 2)
+        meter.make(weight.copied)
+    return _plain(value, meter)
 
 
-def joined(values: Iterable[Any], separator: Any = "") -> str:
-    """The texts of *values* with *separator* between them. Raises ``TemplateError`` above the limit."""
-    parts, size = [], 0
-    for value in bounded(values):
-        part = written(value)
-        size += len(part) + len(str(separator))
-        if size > MAX_OUTPUT:
-            raise TemplateError(f"it produces more than {MAX_OUTPUT} characters")
-        parts.append(part)
-    return str(separator).join(parts)
-
-
-@pass_context
-def _join(
-    context: Context, values: Iterable[Any], separator: Any = "", attribute: Any = None
-) -> str:
-    if attribute is not None:
-        values = map(stock.make_attrgetter(context.environment, attribute), values)
-    return joined(values, separator)
-
-
-def _replace(value: Any, old: Any, new: Any, count: int | None = None) -> str:
-    text, before, after = written(value), str(old), str(new)
-    if _replaced_size(text, before, after) > MAX_OUTPUT:
-        raise TemplateError("a template may not make texts as long as this 'replace' would")
-    return text.replace(before, after, -1 if count is None else count)
-
-
-def _format(value: Any, *args: Any, **kwargs: Any) -> str:
-    text = str(value)
-    if _too_large("%", text, args):
-        raise TemplateError("a template may not make texts as long as this 'format' would")
-    return text % (kwargs or args)
-
-
-def _narrow(filter_: Callable[..., Any], most: int) -> Callable[..., Any]:
-    """*filter_*, refusing numbers above *most*."""
-
-    def limited(value: Any, *args: Any, **kwargs: Any) -> Any:
-        for arg in (*args, *kwargs.values()):
-            if isinstance(arg, int) and abs(arg) > most:
-                raise TemplateError(f"{arg} is too large for this filter; the limit is {most}")
-        return filter_(value, *args, **kwargs)
-
-    return limited
-
-
-def to_json(value: Any, indent: int | None = None) -> str:
-    """JSON text that is safe inside single-quoted SQL and inside HTML, as Jinja's own filter gives."""
-    if isinstance(value, Undefined):
-        return "null"
-    weigh(value)
-    spaces = None if indent is None else min(indent, 16)
-    text = json.dumps(value, default=_json_default, indent=spaces)
-    for char, escape in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026"), ("'", "\\u0027")):
-        text = text.replace(char, escape)
-    return text
-
-
-def written(value: Any) -> str:
-    """How a value reads inside text: containers as JSON, everything else as Jinja prints it."""
-    if isinstance(value, Mapping | list | tuple):
-        weigh(value)
-        return json.dumps(value, default=_json_default)
-    return value if isinstance(value, str) else str(value)
-
-
-def _json_default(value: Any) -> Any:
-    if isinstance(value, Undefined):
+def _plain(value: Any, meter: Meter) -> Any:  # noqa: PLR0911 (a table)
+    if value is None or isinstance(value, Undefined):
         return None
+    if isinstance(value, str):
+        return str(value)
     if isinstance(value, Mapping):
-        return dict(value)
-    return str(value)
+        return {key: _plain(item, meter) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item, meter) for item in value]
+    if isinstance(value, dt.timedelta):
+        return value.total_seconds()
+    if isinstance(value, dt.date | dt.time):
+        return value.isoformat()
+    if isinstance(value, Iterator | AbstractSet | range) or _is_view(value):
+        return plain(list(counted(value, meter)), meter)
+    refuse_machinery(value)
+    return value
 
 
-def _printed(value: Any) -> Any:
+def _is_view(value: Any) -> bool:
+    return hasattr(value, "__iter__") and not isinstance(value, bytes)
+
+
+@pass_context
+def _printed(context: Context, value: Any) -> str:
     """What ``{{ … }}`` inside text prints."""
-    return written(value) if isinstance(value, Mapping | list | tuple) else value
+    assert isinstance(context, Rendering)
+    return context.text(value if type(value) is str else written(value, context))
+
+
+@pass_context
+def _now(context: Context) -> dt.datetime:
+    """The time that the scope tells, in UTC."""
+    seconds = context.resolve_or_missing(NOW)
+    if not isinstance(seconds, int | float):
+        raise TemplateError("now() has no time here; pass the time as input instead")
+    return dt.datetime.fromtimestamp(seconds, dt.UTC)
 
 
 def sandbox() -> Sandbox:
     """The environment of all templates."""
     env = Sandbox(undefined=ChainableUndefined, autoescape=False, finalize=_printed)
-    for name in ("lipsum", "cycler", "joiner"):
-        env.globals.pop(name)
-    # Each of these makes text of any width from a number, or is not the same twice.
-    for name in ("center", "indent", "wordwrap", "xmlattr", "urlize", "pprint", "random"):
-        env.filters.pop(name)
-    env.filters.update(
-        _counted=_counted,
-        _joined=joined,
-        join=_join,
-        replace=_replace,
-        format=_format,
-        batch=_narrow(stock.do_batch, MAX_OPERAND),
-        slice=_narrow(stock.sync_do_slice, MAX_OPERAND),
-        round=_narrow(stock.do_round, 100),
-        string=written,
-        b64encode=lambda value: base64.b64encode(written(value).encode()).decode(),
-        b64decode=lambda value: base64.b64decode(written(value)).decode(),
-        fromjson=json.loads,
-        tojson=to_json,
-        keys=list,
-        values=lambda value: list(value.values()),
-        get=lambda value, key, default=None: (
-            value.get(key, default) if isinstance(value, Mapping) else default
-        ),
-        split=lambda value, separator=None: written(value).split(separator),
-        len=len,
-    )
+    env.globals = {
+        "range": env.globals["range"],
+        "dict": dict,
+        "namespace": Namespace,
+        "now": _now,
+        "utcnow": _now,
+    }
+    env.filters.clear()
+    env.filters.update(cast("Any", filters.all_filters()))
+    env.tests.clear()
+    env.tests.update(cast("Any", filters.all_tests()))
     return env

@@ -35,6 +35,31 @@ class Lazy(Mapping[str, Any]):
         return len(self._keys)
 
 
+class Once(Mapping[str, Any]):
+    """Another mapping, each value of which is looked up once.
+
+    A result is copied where it is looked up, and a template may do so in each turn of a loop.
+    """
+
+    def __init__(self, names: Mapping[str, Any]) -> None:
+        self._names = names
+        self._found: dict[str, Any] = {}
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self._found:
+            self._found[key] = self._names[key]
+        return self._found[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
 @dataclass(frozen=True, slots=True)
 class Scope(Mapping[str, Any]):
     """Later layers win: workload, then step results, then ctx, then ``local``.
@@ -54,9 +79,9 @@ class Scope(Mapping[str, Any]):
         if name == "workload":
             return self.workload
         if name == "ctx":
-            return Flat(self)
+            return Once(Flat(self))
         if name == "steps":
-            return Lazy(self.results, lambda step: as_result(self.results[step]))
+            return Once(Lazy(self.results, lambda step: as_result(self.results[step])))
         return self.flat(name)
 
     def flat(self, name: str) -> Any:

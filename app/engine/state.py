@@ -1,22 +1,24 @@
 """The state of an execution is the fold of its events; there is one fold, and it is here.
 
 State holds where a value is (the seq of the event that carries it), never the value: it stays
-small whatever flows through an execution. Sets of loop indices are integers used as bit sets, so
-that one more event costs the same in a loop of ten and of ten thousand.
+small whatever flows through an execution.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, assert_never
+from typing import Any, TypeVar, assert_never
 
+from app.engine.children import Caller
 from app.engine.events import (
     NO_LOOP,
     AttemptExpired,
     AttemptFailed,
     AttemptInterrupted,
     AttemptLate,
+    ChildEnded,
+    ChildStarted,
     CtxUpdated,
     Entry,
     Event,
@@ -24,38 +26,23 @@ from app.engine.events import (
     ExecutionCompleted,
     ExecutionFailed,
     ExecutionStarted,
+    FrameOpened,
     LoopDone,
     LoopStarted,
     StepCancelled,
     StepDone,
     StepFailed,
     StepKey,
+    StepParked,
     StepRouted,
     StepScheduled,
     StepSkipped,
     StepStarted,
+    claim_iteration,
 )
+from app.engine.progress import CursorState, LoopState
 
-
-@dataclass(frozen=True, slots=True)
-class LoopState:
-    """Progress of one entry into a loop. ``ended_bits`` has a bit per index that ended."""
-
-    size: int
-    window: int
-    started_seq: int
-    next: int = 0
-    ended: int = 0
-    failed: int = 0
-    ended_bits: int = 0
-    first_error: Mapping[str, Any] | None = None
-
-    @property
-    def outstanding(self) -> int:
-        return self.next - self.ended
-
-    def is_outstanding(self, index: int) -> bool:
-        return index < self.next and not self.ended_bits >> index & 1
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +80,40 @@ class Due:
 
 
 @dataclass(frozen=True, slots=True)
+class Child:
+    """A sub-playbook that a step started. ``deadline`` is when the step stops waiting for it."""
+
+    execution_id: int
+    path: str
+    caller: Caller
+    waits: bool
+    deadline: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Where the next attempt of a parked step goes on: the seqs of its parking and of the child's end."""
+
+    parked_seq: int
+    child_seq: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Execution:
-    """Everything ``decide`` knows. ``version`` is the seq of the last folded event."""
+    """Everything ``decide`` knows. ``version`` is the seq of the last folded event.
+
+    ``calls`` are parked steps whose sub-playbook is to be started (the seq that says which),
+    ``children`` those that wait for one, ``resumes`` where steps that were parked go on.
+    """
 
     version: int = 0
     status: str = "new"
     catalog_id: int = 0
     path: str = ""
     parent_execution_id: int | None = None
+    depth: int = 0
+    deadline: float | None = None
+    caller: Mapping[str, Any] | None = None
     steps: Mapping[str, StepState] = field(default_factory=dict)
     ctx: Mapping[str, int] = field(default_factory=dict)
     running: frozenset[str] = frozenset()
@@ -109,6 +122,9 @@ class Execution:
     due: tuple[Due, ...] = ()
     lost: Mapping[StepKey, int] = field(default_factory=dict)
     tries: Mapping[StepKey, int] = field(default_factory=dict)
+    calls: Mapping[StepKey, int] = field(default_factory=dict)
+    children: Mapping[StepKey, Child] = field(default_factory=dict)
+    resumes: Mapping[StepKey, Resume] = field(default_factory=dict)
     failed: tuple[str, ...] = ()
     error: Mapping[str, Any] | None = None
 
@@ -142,6 +158,9 @@ def evolve(state: Execution, event: Event, seq: int) -> Execution:  # noqa: C901
                 catalog_id=event.catalog_id,
                 path=event.path,
                 parent_execution_id=event.parent_execution_id,
+                depth=event.depth,
+                deadline=event.deadline,
+                caller=event.caller,
             )
         case StepScheduled():
             return _scheduled(state, event)
@@ -149,8 +168,16 @@ def evolve(state: Execution, event: Event, seq: int) -> Execution:  # noqa: C901
             return _loop_started(state, event, seq)
         case StepDone() | StepFailed():
             return _ended(state, event, seq)
+        case FrameOpened():
+            return _frame_opened(state, event)
         case LoopDone():
             return _loop_done(state, event, seq)
+        case StepParked():
+            return _parked(state, event, seq)
+        case ChildStarted():
+            return _child_started(state, event)
+        case ChildEnded():
+            return _child_ended(state, event, seq)
         case AttemptExpired():
             lost = state.lost.get(event.key, 0) + 1
             state = replace(state, lost={**state.lost, event.key: lost})
@@ -188,28 +215,84 @@ def _put(state: Execution, name: str, step: StepState) -> Execution:
     return replace(state, steps={**state.steps, name: step})
 
 
+def _with_loop(state: Execution, name: str, change: Callable[[LoopState], LoopState]) -> Execution:
+    step = state.step(name)
+    assert step.loop is not None
+    return _put(state, name, replace(step, loop=change(step.loop)))
+
+
+def _frame_opened(state: Execution, event: FrameOpened) -> Execution:
+    def change(loop: LoopState) -> LoopState:
+        if event.error is not None:
+            return loop.claim_finished(0, event.error)
+        return loop.frame_opened(event.claim_seq, event.rows)
+
+    return _with_loop(state, event.step, change)
+
+
 def _scheduled(state: Execution, event: StepScheduled) -> Execution:
-    key = event.key
     if state.due:
-        state = replace(state, due=tuple(due for due in state.due if due.key != key))
+        state = replace(state, due=tuple(due for due in state.due if due.key != event.key))
+    return _began(state, event)
+
+
+def _began(state: Execution, event: StepScheduled | ChildStarted) -> Execution:
+    """A unit of work is out."""
     state = _mark_routed(state, event.source, event.source_visit)
+    key = event.key
+    if key.is_claim:
+        number = claim_iteration(key.iteration)
+        return _with_loop(state, key.step, lambda loop: loop.claim_scheduled(number))
+    if key.iteration != NO_LOOP:
+        return _with_loop(state, key.step, lambda loop: loop.scheduled(key.iteration))
     step = state.step(event.step)
-    if event.iteration != NO_LOOP:
-        assert step.loop is not None
-        loop = replace(step.loop, next=max(step.loop.next, event.iteration + 1))
-        return _put(state, event.step, replace(step, loop=loop))
     # An attempt after the first names no source: what began the visit did so once.
     source = step.source if event.source is None else (event.source, event.source_visit)
     step = replace(step, visit=event.visit, attempt=event.attempt, source=source, loop=None)
     return _entered(state, event.step, step)
 
 
+def _parked(state: Execution, event: StepParked, seq: int) -> Execution:
+    state = replace(state, resumes={**state.resumes, event.key: Resume(seq)})
+    if event.call is None:
+        return _due(state, event.key, event.attempt, event.resume_at)
+    return replace(state, calls={**state.calls, event.key: seq})
+
+
+def _child_started(state: Execution, event: ChildStarted) -> Execution:
+    caller = Caller(*event.key, event.attempt, event.returns or "", event.resumes, event.fails)
+    child = Child(event.child_execution_id, event.path, caller, event.waits, event.deadline)
+    state = replace(state, children={**state.children, event.key: child})
+    if event.resumes:
+        return replace(state, calls=_without(state.calls, event.key))
+    return _began(state, event)
+
+
+def _child_ended(state: Execution, event: ChildEnded, seq: int) -> Execution:
+    parked = state.resumes.get(event.key)
+    state = replace(
+        state,
+        calls=_without(state.calls, event.key),
+        children=_without(state.children, event.key),
+    )
+    if parked is None:
+        return state
+    state = replace(state, resumes={**state.resumes, event.key: replace(parked, child_seq=seq)})
+    return _due(state, event.key, event.attempt)
+
+
 def _loop_started(state: Execution, event: LoopStarted, seq: int) -> Execution:
     state = _mark_routed(state, event.source, event.source_visit)
-    loop = LoopState(event.size, event.window, seq)
-    return _entered(
-        state, event.step, replace(state.step(event.step), visit=event.visit, loop=loop)
-    )
+    loop = LoopState(event.size, event.window, seq, cursor=_cursor(event.frame))
+    source = None if event.source is None else (event.source, event.source_visit)
+    step = replace(state.step(event.step), visit=event.visit, source=source, loop=loop)
+    return _entered(state, event.step, step)
+
+
+def _cursor(frame: Mapping[str, Any] | None) -> CursorState | None:
+    if frame is None:
+        return None
+    return CursorState(by_row=frame["by_row"], row_concurrency=frame["row_concurrency"])
 
 
 def _entered(state: Execution, name: str, step: StepState) -> Execution:
@@ -231,11 +314,14 @@ def _ended(state: Execution, event: StepDone | StepFailed, seq: int) -> Executio
         due=tuple(due for due in state.due if due.key != event.key),
         lost=_without(state.lost, event.key),
         tries=_without(state.tries, event.key),
+        calls=_without(state.calls, event.key),
+        children=_without(state.children, event.key),
+        resumes=_without(state.resumes, event.key),
     )
     step = state.step(event.step)
     failed = isinstance(event, StepFailed)
     if event.iteration != NO_LOOP:
-        return _put(state, event.step, _iteration_ended(step, event))
+        return _put(state, event.step, _iteration_ended(step, event, seq))
     step = replace(
         step,
         visit=event.visit,
@@ -250,24 +336,19 @@ def _ended(state: Execution, event: StepDone | StepFailed, seq: int) -> Executio
     return _finished(state, event.step, step)
 
 
-def _iteration_ended(step: StepState, event: StepDone | StepFailed) -> StepState:
+def _iteration_ended(step: StepState, event: StepDone | StepFailed, seq: int) -> StepState:
     loop = step.loop
     assert loop is not None
-    if event.visit != step.visit or loop.ended_bits >> event.iteration & 1:
+    if event.visit != step.visit:
         return step
     error = event.error if isinstance(event, StepFailed) else None
-    loop = replace(
-        loop,
-        ended=loop.ended + 1,
-        failed=loop.failed + (error is not None),
-        ended_bits=loop.ended_bits | 1 << event.iteration,
-        first_error=loop.first_error or error,
-    )
-    return replace(step, loop=loop)
+    if event.key.is_claim:
+        return replace(step, loop=loop.claim_finished(seq, error))
+    return replace(step, loop=loop.finished(event.iteration, error))
 
 
 def _loop_done(state: Execution, event: LoopDone, seq: int) -> Execution:
-    status = "failed" if event.failed else "done"
+    status = "failed" if event.error else "done"
     step = replace(
         state.step(event.step),
         status=status,
@@ -305,9 +386,13 @@ def _skipped(state: Execution, event: StepSkipped, seq: int) -> Execution:
         visit=event.visit,
         status="skipped",
         ended_seq=seq,
-        routed=True,
+        routed=not event.walks_on,
         tokens=(),
+        loop=None,
+        error=None,
     )
+    if event.walks_on:
+        return _finished(state, event.step, step)
     return _put(replace(state, waiting=state.waiting - {event.step}), event.step, step)
 
 
@@ -332,9 +417,7 @@ def _mark_routed(state: Execution, source: str | None, visit: int) -> Execution:
     return _put(state, source, replace(step, routed=True))
 
 
-def _without(counts: Mapping[StepKey, int], key: StepKey) -> Mapping[StepKey, int]:
-    return (
-        {other: count for other, count in counts.items() if other != key}
-        if key in counts
-        else counts
-    )
+def _without(values: Mapping[StepKey, V], key: StepKey) -> Mapping[StepKey, V]:
+    if key not in values:
+        return values
+    return {other: value for other, value in values.items() if other != key}

@@ -7,41 +7,53 @@ like an object or a list. Compiled templates are remembered by their text.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, TypeVar
 
 from jinja2 import Template as JinjaTemplate
-from jinja2 import TemplateSyntaxError, Undefined, meta, nodes
+from jinja2 import TemplateSyntaxError, nodes
 
-from app.engine.sandbox import MAX_OUTPUT, bounded, sandbox, weigh, written
+from app.engine.analysis import Needs, Study
+from app.engine.budget import MAX_OUTPUT, Meter, width
+from app.engine.formats import from_json, written
+from app.engine.sandbox import MAX_TEMPLATE, Rendering, plain, sandbox
 from app.engine.source import texts
 from app.errors import TemplateError
 
 T = TypeVar("T")
 FALSE_WORDS = frozenset({"", "0", "false", "no", "none", "null", "off", "{}", "[]"})
 _SHOWN = 200
+#: Templates that nest deeper are compiled when they are checked: Python may refuse to.
+DEEP = 16
 
 
 _ENV = sandbox()
 
 
-@dataclass(frozen=True, slots=True)
-class Needs:
-    """The names templates use: ``names`` anywhere, ``workload`` only below it; or everything."""
+class Program:
+    """The compiled form of a template, made when it is first rendered.
 
-    names: frozenset[str] = frozenset()
-    workload: frozenset[str] = frozenset()
-    everything: bool = False
+    Checking a playbook of a thousand steps takes a fraction of the time without it.
+    """
 
-    def __or__(self, other: Needs) -> Needs:
-        return Needs(
-            self.names | other.names,
-            self.workload | other.workload,
-            self.everything or other.everything,
-        )
+    __slots__ = ("_template", "_tree")
+
+    def __init__(self, tree: nodes.Template) -> None:
+        self._tree: nodes.Template | None = _ENV.measured(tree)
+        self._template: JinjaTemplate | None = None
+
+    def template(self) -> JinjaTemplate:
+        """Raises what Python raises for programs it cannot compile."""
+        # Two threads may both compile it; they get equal programs. The tree goes last, so that
+        # whoever finds it gone finds the program.
+        tree = self._tree
+        found = self._template
+        if found is None:
+            assert tree is not None
+            found = self._template = _ENV.from_string(tree)
+            self._tree = None
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +65,7 @@ class Compiled:
     expression: bool = False
     simple: bool = False
     needs: Needs = field(default_factory=Needs)
-    template: JinjaTemplate | None = None
+    program: Program | None = None
 
     def value(self, scope: Mapping[str, Any]) -> Any:
         """The native value in *scope*. Raises ``TemplateError`` with the template's text."""
@@ -61,34 +73,38 @@ class Compiled:
             return self.text
         if self.expression:
             return self._run_expression(scope, _simple_value if self.simple else plain)
-        return _shaped(self.render(scope))
+        try:
+            return _shaped(*self._render(scope))
+        except Exception as exc:  # whatever a user's template provokes is its own failure
+            raise self._error(exc) from exc
 
     def render(self, scope: Mapping[str, Any]) -> str:
         """The text in *scope*, as SQL and programs need it."""
-        if self.template is None:
+        if self.program is None:
             return self.text
         if self.expression:
-            return self._run_expression(scope, written)
-        assert self.template is not None
-        parts, size = [], 0
+            return self._run_expression(scope, _text)
         try:
-            context = self.template.new_context(scope, shared=True)  # type: ignore[arg-type]  # any mapping serves
-            for part in self.template.root_render_func(context):
-                size += len(part)
-                if size > MAX_OUTPUT:
-                    raise self._error(f"it produces more than {MAX_OUTPUT} characters")
-                parts.append(part)
+            return self._render(scope)[0]
         except Exception as exc:  # whatever a user's template provokes is its own failure
             raise self._error(exc) from exc
-        return "".join(parts)
 
-    def _run_expression(self, scope: Mapping[str, Any], shape: Callable[[Any], T]) -> T:
-        assert self.template is not None
+    def _render(self, scope: Mapping[str, Any]) -> tuple[str, Rendering]:
+        assert self.program is not None
+        template = self.program.template()
+        context = template.new_context(scope, shared=True)  # type: ignore[arg-type]  # any mapping serves
+        assert isinstance(context, Rendering)
+        text = collected(template.root_render_func(context))
+        return text, context
+
+    def _run_expression(self, scope: Mapping[str, Any], shape: Callable[[Any, Rendering], T]) -> T:
+        assert self.program is not None
         try:
-            context = self.template.new_context(scope, shared=True)  # type: ignore[arg-type]  # any mapping serves
-            for _ in self.template.root_render_func(context):
+            template = self.program.template()
+            context = template.new_context(scope, shared=True)  # type: ignore[arg-type]  # any mapping serves
+            for _ in template.root_render_func(context):
                 pass
-            return shape(context.vars["result"])
+            return shape(context.vars["result"], context)  # type: ignore[arg-type]  # the sandbox's own
         except Exception as exc:
             raise self._error(exc) from exc
 
@@ -109,34 +125,94 @@ def has_template(text: str) -> bool:
     return "{{" in text or "{%" in text
 
 
-@lru_cache(maxsize=8192)
 def compile_text(text: str) -> Compiled:
     """Compile once. Raises ``TemplateError`` with the line inside the text for wrong syntax."""
     if not has_template(text):
         return Compiled(text, constant=True)
+    found = _KNOWN.get(text)
+    if found is None:
+        if len(text) > MAX_TEMPLATE:
+            raise _wrong(text, f"it is longer than {MAX_TEMPLATE} characters")
+        found, weight = _compile(text)
+        _KNOWN.put(text, found, weight)
+    return found
+
+
+def _compile(text: str) -> tuple[Compiled, int]:
     try:
-        tree = _ENV.parse(text.strip())
-        expression = _single_expression(tree)
-        needs = _needs(tree)
-        if expression is None:
-            return Compiled(
-                text, constant=False, needs=needs, template=_ENV.template(_ENV.parse(text))
-            )
+        return _compiled(text)
+    except TemplateSyntaxError as exc:
+        where = f"line {exc.lineno}: " if exc.lineno > 1 else ""
+        raise _wrong(text, f"{where}{exc.message}") from exc
+    except (RecursionError, SyntaxError, MemoryError) as exc:
+        # Python itself gives up on 20 loops or 200 parentheses inside each other.
+        raise _wrong(text, "it is nested too deeply") from exc
+    except (ValueError, OverflowError) as exc:
+        raise _wrong(text, "a number in it is too long") from exc
+
+
+def _compiled(text: str) -> tuple[Compiled, int]:
+    """The template, and how much memory it holds, in nodes of its syntax."""
+    tree = _ENV.parse(text.strip())
+    expression = _single_expression(tree)
+    study = Study(tree, _ENV.globals.keys())
+    if expression is None:
+        # Blanks around a text belong to it, but not to a single expression.
+        whole = tree if text == text.strip() else _ENV.parse(text)
+        compiled = Compiled(text, constant=False, needs=study.needs, program=Program(whole))
+    else:
         body = nodes.Assign(nodes.Name("result", "store", lineno=1), expression, lineno=1)
-        wrapped = nodes.Template([body], lineno=1)
-        simple = isinstance(expression, nodes.Name | nodes.Getattr | nodes.Getitem)
-        return Compiled(
+        simple = isinstance(expression, nodes.Name | nodes.Getattr) or (
+            isinstance(expression, nodes.Getitem) and not isinstance(expression.arg, nodes.Slice)
+        )
+        compiled = Compiled(
             text,
             constant=False,
             expression=True,
             simple=simple,
-            needs=needs,
-            template=_ENV.template(wrapped),
+            needs=study.needs,
+            program=Program(nodes.Template([body], lineno=1)),
         )
-    except TemplateSyntaxError as exc:
-        raise TemplateError(f"template {shorten(text)!r} is not valid: {exc.message}") from exc
-    except RecursionError as exc:
-        raise TemplateError(f"template {shorten(text)!r} is nested too deeply") from exc
+    assert compiled.program is not None
+    if study.depth > DEEP:
+        compiled.program.template()
+    return compiled, 20 + study.nodes + len(text) // 100
+
+
+def _wrong(text: str, problem: str) -> TemplateError:
+    return TemplateError(f"template {shorten(text)!r} is not valid: {problem}")
+
+
+class _Known:
+    """Templates by their text, the oldest forgotten first; *most* bounds their weight together.
+
+    Each operation on the dict is whole in itself; two threads at once cost a compilation at worst.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held = 0
+        self._templates: dict[str, tuple[Compiled, int]] = {}
+
+    def get(self, text: str) -> Compiled | None:
+        found = self._templates.get(text)
+        return found[0] if found else None
+
+    def put(self, text: str, compiled: Compiled, weight: int) -> None:
+        if weight > self._most // 4 or text in self._templates:
+            return
+        self._templates[text] = (compiled, weight)
+        self._held += weight
+        while self._held > self._most and len(self._templates) > 1:
+            try:
+                _, weight = self._templates.pop(next(iter(self._templates)))
+            except (KeyError, RuntimeError):
+                return  # another thread is at it
+            self._held -= weight
+
+
+#: What is remembered, in nodes of syntax: 30 MB when full of the densest templates, measured.
+_KNOWN = _Known(150_000)
 
 
 def compile_condition(when: Any) -> Compiled | None:
@@ -182,50 +258,49 @@ def needs_of(data: Any) -> Needs:
     return needs
 
 
-def plain(value: Any) -> Any:
-    """*value* as JSON data: undefined becomes None, tuples and views become lists.
-
-    Raises ``TemplateError`` for what is no data (a function, a part of the template) or for far too
-    much of it.
-    """
-    weigh(value, text=False)
-    return _plain(value)
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, Undefined):
-        return None
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
-    if isinstance(value, Iterator | Iterable) and not isinstance(value, bytes):
-        return [_plain(item) for item in bounded(value)]
-    if callable(value) or type(value).__module__.startswith("jinja2."):
-        raise TemplateError("it gives a function or a part of the template, not data")
-    return value
-
-
 def shorten(text: str) -> str:
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
-def _simple_value(value: Any) -> Any:
+def _simple_value(value: Any, context: Rendering) -> Any:
     """What a name or a path gives: data is handed on as it is, without a copy."""
-    return value if isinstance(value, dict | list | str | int | float) else plain(value)
+    return value if isinstance(value, dict | list | str | int | float) else plain(value, context)
 
 
-def _shaped(text: str) -> Any:
+def _text(value: Any, context: Rendering) -> str:
+    if isinstance(value, str) and len(value) > MAX_OUTPUT:
+        raise TemplateError(f"it produces more than {MAX_OUTPUT} characters")
+    return written(value, context)
+
+
+def _shaped(text: str, meter: Meter) -> Any:
     """Text that looks like a JSON object or list is one; any other text stays text."""
     stripped = text.strip()
     if stripped[:1] + stripped[-1:] in {"{}", "[]"}:
         try:
-            return json.loads(stripped)
+            return from_json(stripped, meter)
         except ValueError:
             return text
     return text
+
+
+def collected(parts: Iterator[str]) -> str:
+    """One text of *parts*. Raises ``TemplateError`` above ``MAX_OUTPUT`` bytes."""
+    chunks: list[str] = []
+    pieces: list[str] = []
+    size, wide = 0, 1
+    for part in parts:
+        size += len(part)
+        if not part.isascii():
+            # One wide character makes all of the text wide.
+            wide = max(wide, width(part))
+        if size * wide > MAX_OUTPUT:
+            raise TemplateError(f"it produces more than {MAX_OUTPUT} characters")
+        pieces.append(part)
+        if len(pieces) == 4096:  # a short text takes ten times its characters
+            chunks.append("".join(pieces))
+            pieces.clear()
+    return "".join([*chunks, *pieces])
 
 
 def _single_expression(tree: nodes.Template) -> nodes.Expr | None:
@@ -233,35 +308,3 @@ def _single_expression(tree: nodes.Template) -> nodes.Expr | None:
         return None
     parts = tree.body[0].nodes
     return None if len(parts) != 1 or isinstance(parts[0], nodes.TemplateData) else parts[0]
-
-
-def _needs(tree: nodes.Template) -> Needs:
-    names = set(meta.find_undeclared_variables(tree))
-    workload: set[str] = set()
-    everything = False
-    for namespace in {"ctx", "steps", "workload"} & names:
-        keys, bare = _keys_below(tree, namespace)
-        if namespace == "workload":
-            workload |= keys
-            everything = everything or bare
-        else:
-            names |= keys
-            everything = everything or bare
-    return Needs(frozenset(names - {"ctx", "steps", "workload"}), frozenset(workload), everything)
-
-
-def _keys_below(tree: nodes.Template, namespace: str) -> tuple[set[str], bool]:
-    """The keys read below a namespace, and whether it is also used as a whole."""
-    keys: set[str] = set()
-    below = 0
-    for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
-        assert isinstance(node, nodes.Getattr | nodes.Getitem)
-        target = node.node
-        if not isinstance(target, nodes.Name) or target.name != namespace:
-            continue
-        key = node.attr if isinstance(node, nodes.Getattr) else getattr(node.arg, "value", None)
-        if isinstance(key, str):
-            keys.add(key)
-            below += 1
-    uses = sum(1 for node in tree.find_all(nodes.Name) if node.name == namespace)
-    return keys, uses > below

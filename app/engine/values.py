@@ -6,10 +6,11 @@ the value and decides again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.engine.children import CallName, Target
 from app.engine.events import (
     CtxUpdated,
     Event,
@@ -20,21 +21,30 @@ from app.engine.events import (
     StepFailed,
     StepKey,
 )
+from app.engine.references import FIELDS, REF, LoopResults, is_reference, opened, whole
 from app.engine.template import PassThrough
 
-#: Key that marks a value kept outside the log.
-REF = "_ref"
-#: The fields of a reference; they stand beside the value's own where it is handed out.
-FIELDS = frozenset({REF, "_store", "_size_bytes", "_preview"})
+__all__ = [
+    "FIELDS",
+    "REF",
+    "ValueNeeded",
+    "Values",
+    "Wanted",
+    "is_reference",
+    "rows_of",
+    "stats_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is missing: the event at ``seq``, the results of a loop's iterations, or a stored value."""
+    """What is missing: the event at ``seq``, the results of a loop's iterations, the values that
+    ``refs`` (their ``noetl://`` references) name, or the playbook that a sub-playbook call names."""
 
     seq: int = 0
     loop: StepKey | None = None
-    name: str | None = None
+    refs: tuple[str, ...] = ()
+    call: CallName | None = None
 
 
 class ValueNeeded(PassThrough):
@@ -47,11 +57,25 @@ class ValueNeeded(PassThrough):
 
 @dataclass(slots=True)
 class Values:
-    """What was fetched so far for one execution."""
+    """What was fetched so far for one execution, and what else a decision is told.
+
+    ``loops`` are the results of iterations by index, as their events carry them; ``stored`` are
+    values by reference. ``now`` is the time in unix seconds; ``new_id`` gives the ids of
+    sub-playbooks. A target of None means that nothing is registered under that name.
+    """
 
     events: MutableMapping[int, Event] = field(default_factory=dict)
     loops: MutableMapping[StepKey, list[Any]] = field(default_factory=dict)
     stored: MutableMapping[str, Any] = field(default_factory=dict)
+    targets: MutableMapping[CallName, Target | None] = field(default_factory=dict)
+    now: float = 0.0
+    new_id: Callable[[], int] = lambda: 0
+
+    def target(self, call: CallName) -> Target | None:
+        """What *call* leads to."""
+        if call not in self.targets:
+            raise ValueNeeded(Wanted(call=call))
+        return self.targets[call]
 
     def event(self, seq: int) -> Event:
         found = self.events.get(seq)
@@ -73,9 +97,8 @@ class Values:
             case StepFailed():
                 return {"status": "error", "error": dict(event.error)}
             case LoopDone():
-                results = self._loop(event.key) if event.total else []
-                stats = {"total": event.total, "success": event.success, "failed": event.failed}
-                return {"results": results, "data": results, "stats": stats}
+                key, total = event.key, event.total
+                return LoopResults(stats_of(event), lambda: self._loop(key) if total else [])
             case _:
                 raise TypeError(f"event {seq} ({event.type}) carries no result")
 
@@ -89,50 +112,44 @@ class Values:
         raise TypeError(f"event {seq} ({event.type}) sets no ctx")
 
     def items(self, seq: int) -> Any:
-        """The collection of the loop started at *seq*."""
+        """The collection of the loop started at *seq*, or the rows that a claim ended with there."""
         event = self.event(seq)
+        if isinstance(event, StepDone):
+            return rows_of(whole(self.resolve(event.result)))
         assert isinstance(event, LoopStarted)
         return self.resolve(event.items)
 
     def resolve(self, value: Any) -> Any:
-        """*value*, or what it refers to. A mapping keeps its reference fields beside its own."""
-        if not is_reference(value):
-            return value
-        name = value[REF]["name"]
-        if name not in self.stored:
-            raise ValueNeeded(Wanted(name=name))
-        stored = self.stored[name]
-        return {**stored, **value} if isinstance(stored, dict) else stored
+        """*value* as templates read it: what it refers to, where it does, is needed when it is read."""
+        return opened(value, self._load)
+
+    def _load(self, reference: Mapping[str, Any]) -> Any:
+        ref = reference[REF]["ref"]
+        if ref not in self.stored:
+            raise ValueNeeded(Wanted(refs=(ref,)))
+        return self.stored[ref]
 
     def _loop(self, key: StepKey) -> list[Any]:
+        """The results of a loop's iterations, whole."""
         if key not in self.loops:
             raise ValueNeeded(Wanted(loop=key))
-        return self.loops[key]
+        results = self.loops[key]
+        refs = {value[REF]["ref"] for value in results if is_reference(value)}
+        if missing := refs - self.stored.keys():
+            raise ValueNeeded(Wanted(refs=tuple(sorted(missing))))
+        return [self._load(value) if is_reference(value) else value for value in results]
 
 
-def is_reference(value: Any) -> bool:
-    """A value kept outside the log: ``{_ref: {kind, name, ref}, _store, _size_bytes, _preview}``."""
-    return isinstance(value, dict) and value.keys() >= FIELDS and isinstance(value[REF], dict)
+def stats_of(event: LoopDone) -> dict[str, int]:
+    """How many iterations there were, and how they ended."""
+    return {"total": event.total, "success": event.success, "failed": event.failed}
 
 
-def reference(execution_id: int, name: str, size: int, value: Any) -> dict[str, Any]:
-    """What stands in the event for a value of *size* bytes stored under *name*."""
-    preview = (
-        {
-            key: item
-            for key, item in value.items()
-            if isinstance(item, str | int | float | bool) and len(str(item)) < 200
-        }
-        if isinstance(value, dict)
-        else None
-    )
-    return {
-        REF: {
-            "kind": "result_ref",
-            "name": name,
-            "ref": f"noetl://execution/{execution_id}/{name}",
-        },
-        "_store": "kv",
-        "_size_bytes": size,
-        "_preview": preview,
-    }
+def rows_of(claimed: Any) -> list[Any]:
+    """The rows that the claim of a cursor gave. Raises ``TypeError`` where they are no rows."""
+    rows = claimed.get("rows", claimed.get("data")) if isinstance(claimed, Mapping) else claimed
+    if rows is None:
+        return []
+    if not isinstance(rows, list):
+        raise TypeError(f"a claim must give rows, not {type(rows).__name__}")
+    return rows

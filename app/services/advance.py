@@ -23,13 +23,15 @@ from app.engine.ports import (
     Draft,
     DuplicateEventError,
     EventLog,
+    NewId,
     Pointer,
 )
-from app.engine.state import NEW, Execution, evolve
+from app.engine.state import NEW, Execution, evolve, replay
 from app.engine.values import ValueNeeded, Values
 from app.errors import CallboardError, UnavailableError
 from app.services.cache import Lru
 from app.services.catalog import CatalogService
+from app.services.family import Family
 from app.services.large import Storage
 from app.services.reading import Reader
 
@@ -59,7 +61,9 @@ class Advance:
         *,
         limits: Limits,
         storage: Storage,
+        family: Family,
         clock: Clock,
+        new_id: NewId,
         cached: int = 512,
     ) -> None:
         self._log = events
@@ -68,7 +72,9 @@ class Advance:
         self._reader = reader
         self._limits = limits
         self._storage = storage
+        self._family = family
         self._clock = clock
+        self._new_id = new_id
         self._cache: Lru[int, Cached] = Lru(cached)
 
     def advance(self, execution_id: int) -> int:
@@ -102,7 +108,12 @@ class Advance:
             if not new:
                 self._cache.put(execution_id, _fold(known, durable(read)))
                 return 0
-            light = [self._storage.lighten(tx, execution_id, event) for event in new]
+            light = [
+                self._storage.lighten(
+                    tx, execution_id, self._family.begin(tx, execution_id, cached.state, event)
+                )
+                for event in new
+            ]
             entries = tx.append(execution_id, [Draft(event) for event in light])
         # Only now: what was not committed must not be remembered.
         self._remember(execution_id, cached, entries)
@@ -115,18 +126,25 @@ class Advance:
         with self._log.transaction([execution_id]) as tx:
             if tx.ended([execution_id]) or not tx.last_seq(execution_id):
                 return 0
-            tx.append(execution_id, [Draft(failed)])
+            entries = tx.append(execution_id, [Draft(failed)])
+            state = replay([*tx.read(execution_id)[: -len(entries)], *entries])
         self._cache.pop(execution_id)
+        self._family.settle(execution_id, state)
         return 1
 
     def _decide(self, execution_id: int, cached: Cached) -> list[Event]:
         playbook = self._catalog.playbook(cached.state.catalog_id)
-        values = Values(cached.values.events, {}, {})
+        events = cached.values.events
+        values = Values(events, now=self._clock(), new_id=self._new_id)
         while True:
             try:
                 return decide(execution_id, playbook, cached.state, values, self._limits)
             except ValueNeeded as needed:
-                self._reader.fetch(execution_id, needed.wanted, values)
+                call = needed.wanted.call
+                if call is not None:
+                    values.targets[call] = self._family.target(call)
+                else:
+                    self._reader.fetch(execution_id, needed.wanted, values)
 
     def _remember(self, execution_id: int, cached: Cached, entries: Sequence[Entry]) -> None:
         folded = _fold(cached, entries)
@@ -134,6 +152,7 @@ class Advance:
             self._cache.put(execution_id, folded)
         else:
             self._cache.pop(execution_id)
+            self._family.settle(execution_id, folded.state)
             log.info(
                 "execution.ended",
                 execution_id=execution_id,
@@ -156,6 +175,7 @@ class Advance:
         ]
         if pointers:
             self._dispatcher.dispatch(pointers)
+        self._family.wake(execution_id, [entry.event for entry in entries])
 
 
 def durable(entries: Sequence[Entry]) -> Sequence[Entry]:

@@ -8,7 +8,10 @@ from typing import Any
 
 import structlog
 
+from app.engine.analysis import Needs
+from app.engine.encoding import loads
 from app.engine.events import (
+    ChildEnded,
     CtxUpdated,
     Event,
     ExecutionStarted,
@@ -16,19 +19,27 @@ from app.engine.events import (
     LoopStarted,
     StepDone,
     StepFailed,
+    StepParked,
     StepScheduled,
 )
+from app.engine.iteration import loop_names
 from app.engine.names import execution_names
 from app.engine.playbook import Step
+from app.engine.references import REF, Place, is_reference, loop_reference, place_of
 from app.engine.state import Execution
-from app.engine.template import Needs
-from app.engine.values import REF, Values
+from app.engine.values import Values, rows_of, stats_of
 from app.errors import UnavailableError
 from app.services.catalog import CatalogService
+from app.services.large import size_of
 from app.services.reading import Reader
-from app.wire import Claim, ClaimAnswer, Variables
+from app.wire import Claim, ClaimAnswer, PartRef, Resume, Variables
 
 log = structlog.get_logger(__name__)
+
+#: Bytes that the results of a loop, or one item of a collection, may have in the answer to a claim.
+INLINE_BYTES = 65_536
+#: A loop of more iterations is sent by reference without a look at its results.
+SMALL_LOOP = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +71,10 @@ class Briefing:
             for item in claims
         ]
         return answers, steps
+
+    def value(self, place: Place, item: int | None = None) -> bytes:
+        """What an answer refers to, as JSON. Raises ``MissingValueError``."""
+        return self._reader.text(place) if item is None else self._reader.item(place, item)
 
     def _answer(
         self,
@@ -102,68 +117,86 @@ class Briefing:
         ctx: dict[str, Any] = {}
         for name, seq in scheduled.reads.items():
             if name.startswith("ctx."):
-                ctx[name[4:]] = self._reader.resolved(
-                    execution_id, _ctx_value(values.event(seq), name[4:])
-                )
+                ctx[name[4:]] = _ctx_value(values.event(seq), name[4:])
             else:
-                self._prepare(execution_id, seq, values)
-                results[name] = values.result(seq)
+                results[name] = self._result(execution_id, values.event(seq))
         local = execution_names(
             execution_id, Execution(catalog_id=started.catalog_id, path=started.path)
         )
         local["_tries"] = scheduled.tries
+        far = None
         if scheduled.loop_seq is not None:
-            local.update(
-                self._loop_names(execution_id, values.event(scheduled.loop_seq), scheduled, step)
+            names, far = self._loop_names(
+                execution_id, values.event(scheduled.loop_seq), scheduled, step
             )
+            local.update(names)
         return Variables(
-            workload=_named(started.workload, step.needs), results=results, ctx=ctx, local=local
+            workload=_named(started.workload, step.needs),
+            results=results,
+            ctx=ctx,
+            local=local,
+            resume=self._resume(execution_id, scheduled),
+            item=far,
         )
+
+    def _resume(self, execution_id: int, scheduled: StepScheduled) -> Resume | None:
+        """Where a parked attempt goes on; what is large stays by reference."""
+        if scheduled.parked_seq is None:
+            return None
+        seqs = {scheduled.parked_seq, scheduled.child_seq or scheduled.parked_seq}
+        found = self._reader.events((execution_id, seq) for seq in seqs)
+        parked = found[execution_id, scheduled.parked_seq]
+        assert isinstance(parked, StepParked)
+        progress = parked.progress
+        if scheduled.child_seq is None:
+            return Resume(progress=progress)
+        child = found[execution_id, scheduled.child_seq]
+        assert isinstance(child, ChildEnded)
+        return Resume(progress=progress, child={"result": child.result, "error": child.error})
 
     def _values(self, execution_id: int, scheduled: StepScheduled) -> Values:
         seqs = {*scheduled.reads.values(), scheduled.loop_seq or 1}
         found = self._reader.events((execution_id, seq) for seq in seqs)
         return Values({seq: event for (_, seq), event in found.items()})
 
-    def _prepare(self, execution_id: int, seq: int, values: Values) -> None:
-        """Fetch what the result at *seq* refers to."""
-        event = values.event(seq)
+    def _result(self, execution_id: int, event: Event) -> Any:
+        """The result that the end of a step carries; what is large by reference."""
         if isinstance(event, StepDone):
-            resolved = self._reader.resolved(execution_id, event.result)
-            if resolved is not event.result:
-                values.stored[event.result[REF]["name"]] = resolved
-        elif isinstance(event, LoopDone):
-            results = self._reader.loop_results(execution_id, event.step, event.visit)
-            values.loops[event.key] = results
+            return event.result
+        if not isinstance(event, LoopDone):
+            assert isinstance(event, StepFailed)
+            return {"status": "error", "error": dict(event.error)}
+        stats = stats_of(event)
+        results: list[Any] = []
+        if 0 < event.total <= SMALL_LOOP:
+            results = self._reader.iterations(execution_id, event.step, event.visit)
+        if len(results) < event.total or any(is_reference(value) for value in results):
+            return loop_reference(execution_id, event.step, event.visit, stats)
+        if size_of(results) > INLINE_BYTES:
+            return loop_reference(execution_id, event.step, event.visit, stats)
+        return {"results": results, "data": results, "stats": stats}
 
     def _loop_names(
         self, execution_id: int, event: Event, scheduled: StepScheduled, step: Step
-    ) -> dict[str, Any]:
-        assert isinstance(event, LoopStarted)
+    ) -> tuple[dict[str, Any], PartRef | None]:
+        """The names of a loop, and where its item is if that is too large to be among them."""
         assert step.loop is not None
-        items = self._reader.resolved(execution_id, event.items)
-        return loop_names(
-            step.loop.iterator, items[scheduled.iteration], scheduled.iteration, event.size
-        )
-
-
-def loop_names(iterator: str, item: Any, index: int, size: int) -> dict[str, Any]:
-    """The names that exist only inside a loop."""
-    position = {"_index": index, "_total": size, "_first": index == 0, "_last": index == size - 1}
-    loop = {
-        "index": index,
-        "first": index == 0,
-        "last": index == size - 1,
-        "length": size,
-        "done": False,
-    }
-    return {
-        "iter": {iterator: item, **position},
-        iterator: item,
-        **position,
-        "loop_index": index,
-        "loop": loop,
-    }
+        if scheduled.key.is_claim:
+            assert isinstance(event, LoopStarted)
+            return {"__frame_max_rows": (event.frame or {}).get("max_rows")}, None
+        index = scheduled.iteration
+        place = index if scheduled.item is None else scheduled.item
+        if isinstance(event, StepDone):
+            rows = rows_of(self._reader.resolved(execution_id, event.result))
+            whole = scheduled.item is None and step.loop.cursor is not None
+            return loop_names(step.loop, rows if whole else rows[place], index, len(rows)), None
+        assert isinstance(event, LoopStarted)
+        if not is_reference(event.items):
+            return loop_names(step.loop, event.items[place], index, event.size), None
+        text = self._reader.item(place_of(event.items[REF]), place)
+        far = len(text) > INLINE_BYTES
+        names = loop_names(step.loop, None if far else loads(text), index, event.size)
+        return names, PartRef(ref=event.items[REF]["ref"], index=place) if far else None
 
 
 def _ctx_value(event: Event, name: str) -> Any:

@@ -6,23 +6,33 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from app.engine.examine import CheckedKinds, Examined, examine
 from app.engine.parse import parse
 from app.engine.playbook import Playbook
 from app.engine.ports import Catalog, CatalogEntry
 from app.engine.source import read
-from app.engine.tasks import Kinds
-from app.errors import BadRequestError, NotFoundError
+from app.errors import BadRequestError, Finding, NotFoundError
 from app.services.cache import Lru
+from app.services.schema import schema_of
 
 PLAYBOOK_KINDS = {"playbook", "agent"}
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A new version of a resource, and what is suspicious about it."""
+
+    entry: CatalogEntry
+    warnings: tuple[Finding, ...] = ()
 
 
 class CatalogService:
     """Registers resources and gives back playbooks ready to run."""
 
-    def __init__(self, catalog: Catalog, kinds: Kinds, *, max_bytes: int) -> None:
+    def __init__(self, catalog: Catalog, kinds: CheckedKinds, *, max_bytes: int) -> None:
         self._catalog = catalog
         self._kinds = kinds
         self._max_bytes = max_bytes
@@ -35,14 +45,21 @@ class CatalogService:
 
         Raises ``InvalidPlaybookError`` with every finding; nothing is stored then.
         """
+        return self.submit(content, resource_type=resource_type, source=source).entry
+
+    def submit(
+        self, content: str, *, resource_type: str = "Playbook", source: str = "playbook"
+    ) -> Stored:
+        """``register``, with the warnings."""
         document = read(content, name=source, max_bytes=self._max_bytes).data
         declared = document.get("kind") if isinstance(document, Mapping) else None
         kind = str(declared or resource_type)
         if kind.lower() in PLAYBOOK_KINDS or not isinstance(document, Mapping):
-            playbook = parse(content, self._kinds, name=source, max_bytes=self._max_bytes)
+            examined = self.examine(content, source=source)
+            playbook = examined.accepted(source)
             entry = self._catalog.add(playbook.path, _cased(kind), content, meta=playbook.meta)
             self._playbooks.put(entry.catalog_id, playbook)
-            return entry
+            return Stored(entry, examined.warnings)
         metadata = document.get("metadata")
         meta: Mapping[str, Any] = metadata if isinstance(metadata, Mapping) else {}
         path = meta.get("path") or document.get("path") or meta.get("name") or document.get("name")
@@ -50,11 +67,19 @@ class CatalogService:
             raise BadRequestError(
                 f"the {kind} has no name", remedy="give it metadata.name or metadata.path"
             )
-        return self._catalog.add(str(path), kind, content, meta=meta)
+        return Stored(self._catalog.add(str(path), kind, content, meta=meta))
 
     def check(self, content: str, *, source: str = "playbook") -> Playbook:
         """Parse without storing. Raises ``InvalidPlaybookError``."""
-        return parse(content, self._kinds, name=source, max_bytes=self._max_bytes)
+        return self.examine(content, source=source).accepted(source)
+
+    def examine(self, content: str, *, source: str = "playbook") -> Examined:
+        """Everything there is to say about a playbook; nothing is stored."""
+        return examine(content, self._kinds, name=source, max_bytes=self._max_bytes)
+
+    def schema(self, kind: str | None = None) -> dict[str, Any]:
+        """The JSON Schema of playbooks, or of one tool. Raises ``NotFoundError``."""
+        return schema_of(self._kinds, kind)
 
     def entry(
         self, path: str | None = None, *, version: int | None = None, catalog_id: int | None = None

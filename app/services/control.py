@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from app.engine.decide import Limits
-from app.engine.ports import Catalog, Clock, Dispatcher, EventLog, NewId, RuntimeRegistry
-from app.engine.tasks import Kinds
+from app.engine.examine import CheckedKinds
+from app.engine.ports import BlobStore, Catalog, Clock, Dispatcher, EventLog, NewId, RuntimeRegistry
 from app.services.advance import Advance
 from app.services.briefing import Briefing
 from app.services.catalog import CatalogService
 from app.services.executions import Executions
+from app.services.family import Family
+from app.services.inspection import Inspection
 from app.services.large import Storage
 from app.services.presence import Presence
 from app.services.reading import Reader
+from app.services.results import Results
 from app.services.sweep import Sweeper
 from app.services.work import Work
 from app.settings import Settings
@@ -27,9 +30,11 @@ class Ports:
     catalog: Catalog
     runtime: RuntimeRegistry
     dispatcher: Dispatcher
-    kinds: Kinds
+    kinds: CheckedKinds
     clock: Clock
     new_id: NewId
+    #: None: values that are too large for the log stay in its database, whatever their size.
+    blobs: BlobStore | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,39 +43,66 @@ class Control:
 
     catalog: CatalogService
     executions: Executions
+    results: Results
     work: Work
     advance: Advance
     presence: Presence
     sweeper: Sweeper
+    inspection: Inspection
 
 
-def control(ports: Ports, settings: Settings) -> Control:
-    """Build the use cases on *ports*."""
-    reader = Reader(ports.events)
-    storage = Storage(inline=settings.inline_bytes, most=settings.result_bytes)
-    limits = Limits(
+def limits_of(settings: Settings) -> Limits:
+    """The bounds of every execution, from the settings."""
+    return Limits(
         max_visits=settings.max_visits,
         max_attempts=settings.max_attempts,
+        max_depth=settings.max_depth,
         loop_window=settings.loop_window,
         value_bytes=settings.result_bytes,
         pool=settings.pool,
     )
+
+
+def control(ports: Ports, settings: Settings) -> Control:
+    """Build the use cases on *ports*."""
+    reader = Reader(ports.events, ports.blobs, most=settings.result_bytes)
+    storage = Storage(
+        inline=settings.inline_bytes,
+        most=settings.result_bytes,
+        blob_bytes=settings.blob_bytes,
+        blobs=ports.blobs,
+    )
     catalog = CatalogService(ports.catalog, ports.kinds, max_bytes=settings.playbook_bytes)
     events, dispatcher, clock = ports.events, ports.dispatcher, ports.clock
+    family = Family(events, catalog, dispatcher, reader, storage=storage, clock=clock)
+    executions = Executions(
+        events, catalog, dispatcher, reader, family, clock=clock, new_id=ports.new_id
+    )
     return Control(
         catalog=catalog,
-        executions=Executions(events, catalog, dispatcher, reader, new_id=ports.new_id),
+        executions=executions,
+        results=Results(executions, reader),
         work=Work(events, dispatcher, Briefing(catalog, reader), storage=storage, clock=clock),
         advance=Advance(
-            events, catalog, dispatcher, reader, limits=limits, storage=storage, clock=clock
+            events,
+            catalog,
+            dispatcher,
+            reader,
+            limits=limits_of(settings),
+            storage=storage,
+            family=family,
+            clock=clock,
+            new_id=ports.new_id,
         ),
         presence=Presence(ports.runtime, events),
         sweeper=Sweeper(
             events,
             dispatcher,
             ports.runtime,
+            family=family,
             lease=settings.lease,
             unclaimed_after=settings.unclaimed_after,
             clock=clock,
         ),
+        inspection=Inspection(events, catalog, executions, reader),
     )

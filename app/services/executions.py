@@ -9,10 +9,10 @@ from typing import Any
 
 import structlog
 
-from app.engine.decide import cancel
 from app.engine.events import Entry, ExecutionStarted, StepDone
 from app.engine.ports import (
     CatalogEntry,
+    Clock,
     Dispatcher,
     Draft,
     DuplicateEventError,
@@ -27,6 +27,8 @@ from app.errors import ConflictError, NotFoundError, UnavailableError
 from app.services.advance import durable
 from app.services.cache import Lru
 from app.services.catalog import CatalogService
+from app.services.family import Family
+from app.services.opening import opening
 from app.services.reading import Reader
 
 log = structlog.get_logger(__name__)
@@ -75,13 +77,17 @@ class Executions:
         catalog: CatalogService,
         dispatcher: Dispatcher,
         reader: Reader,
+        family: Family,
         *,
+        clock: Clock,
         new_id: NewId,
     ) -> None:
         self._log = events
         self._catalog = catalog
         self._dispatcher = dispatcher
         self._reader = reader
+        self._family = family
+        self._clock = clock
         self._new_id = new_id
         self._folded: Lru[int, Execution] = Lru(512)
 
@@ -104,12 +110,9 @@ class Executions:
         entry = self._catalog.entry(path, version=version, catalog_id=catalog_id)
         playbook = self._catalog.playbook(entry.catalog_id)
         new_id = execution_id or self._new_id()
-        started = ExecutionStarted(
-            catalog_id=entry.catalog_id,
-            path=entry.path,
-            version=entry.version,
-            workload={**playbook.workload, **(payload or {})},
-            parent_execution_id=parent_execution_id,
+        now = self._clock()
+        started = opening(
+            entry, playbook, payload, now=now, parent_execution_id=parent_execution_id
         )
         try:
             with self._log.transaction([new_id]) as tx:
@@ -118,11 +121,13 @@ class Executions:
             if execution_id is None:
                 raise
         self._wake(new_id)
+        if started.deadline is not None:
+            self._wake(new_id, delay=started.deadline - now)
         return Started(new_id, entry)
 
-    def _wake(self, execution_id: int) -> None:
+    def _wake(self, execution_id: int, *, delay: float = 0.0) -> None:
         try:
-            self._dispatcher.wake([execution_id])
+            self._dispatcher.wake([execution_id], delay=delay)
         except UnavailableError as exc:
             # The log is the outbox: the sweeper wakes it when the broker is back.
             log.warning("wake.failed", execution_id=execution_id, error=str(exc))
@@ -186,7 +191,7 @@ class Executions:
         if name is None or name not in ended:
             what = f"no result of step {step!r}" if step else "no result yet"
             raise NotFoundError(f"execution {execution_id} has {what} (it is {state.status})")
-        return self._value(execution_id, ended[name])
+        return self._reader.result(execution_id, ended[name])
 
     def variables(self, execution_id: int) -> dict[str, Any]:
         """Workload, results by step and ctx, as templates would see them; large ones as references."""
@@ -212,17 +217,6 @@ class Executions:
             ).get(name)
         return result
 
-    def _value(self, execution_id: int, seq: int) -> Any:
-        from app.engine.values import ValueNeeded
-
-        found = self._reader.events([(execution_id, seq)])
-        values = Values({seq: event for (_, seq), event in found.items()})
-        while True:
-            try:
-                return values.result(seq)
-            except ValueNeeded as needed:
-                self._reader.fetch(execution_id, needed.wanted, values)
-
     # ------------------------------------------------------------------ cancel
     def cancel(
         self, execution_id: int, *, reason: str | None = None, cascade: bool = True
@@ -233,35 +227,14 @@ class Executions:
         ``ConflictError`` where it has ended already.
         """
         summary = self.get(execution_id)
-        if not self._cancel_one(execution_id, reason):
+        if not self._family.cancel_one(execution_id, reason, cascade=cascade):
             raise ConflictError(
                 f"execution {execution_id} has ended already ({self.get(execution_id).status})"
             )
         cancelled = [summary.execution_id]
         if cascade:
-            cancelled += self._cancel_children(execution_id, reason)
+            cancelled += self._family.cancel_children(execution_id, reason)
         return cancelled
-
-    def _cancel_children(self, execution_id: int, reason: str | None) -> list[int]:
-        children = self._log.executions(
-            ExecutionFilter(parent_execution_id=execution_id, limit=10_000)
-        )
-        cancelled = []
-        for child in children:
-            if child.status == "RUNNING" and self._cancel_one(child.execution_id, reason):
-                cancelled.append(child.execution_id)
-            cancelled += self._cancel_children(child.execution_id, reason)
-        return cancelled
-
-    def _cancel_one(self, execution_id: int, reason: str | None) -> bool:
-        known = self._folded.get(execution_id) or NEW
-        with self._log.transaction([execution_id]) as tx:
-            state = replay(tx.read(execution_id, after=known.version), known)
-            events = cancel(state, reason)
-            if events:
-                tx.append(execution_id, [Draft(event) for event in events])
-        self._folded.pop(execution_id)
-        return bool(events)
 
 
 def duration_seconds(summary: ExecutionSummary, now: datetime) -> float:

@@ -22,6 +22,7 @@ from app.engine.ports import (
     RuntimeRegistry,
 )
 from app.errors import CallboardError
+from app.services.family import Family
 
 log = structlog.get_logger(__name__)
 
@@ -51,6 +52,7 @@ class Sweeper:
         dispatcher: Dispatcher,
         runtime: RuntimeRegistry,
         *,
+        family: Family,
         lease: float,
         unclaimed_after: float,
         clock: Clock,
@@ -58,6 +60,7 @@ class Sweeper:
         self._log = events
         self._dispatcher = dispatcher
         self._runtime = runtime
+        self._family = family
         self._lease = lease
         self._unclaimed_after = unclaimed_after
         self._clock = clock
@@ -70,7 +73,13 @@ class Sweeper:
         """One run. What goes wrong in one part keeps no other from its work; it is raised at the end."""
         counts: list[int] = []
         trouble: list[CallboardError] = []
-        for part in (self._expire, self._send_again, self._wake_open, self._forget):
+        for part in (
+            self._expire,
+            self._send_again,
+            self._wake_open,
+            self._family.repair,
+            self._forget,
+        ):
             try:
                 counts.append(part())
             except CallboardError as exc:

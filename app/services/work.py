@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import structlog
@@ -22,6 +22,7 @@ from app.engine.events import (
     StepDone,
     StepFailed,
     StepKey,
+    StepParked,
     StepStarted,
 )
 from app.engine.ports import (
@@ -33,6 +34,7 @@ from app.engine.ports import (
     EventLog,
     LogTransaction,
 )
+from app.engine.references import place_of
 from app.errors import BadRequestError, CallboardError, ForbiddenError, UnavailableError
 from app.services.briefing import Briefing, Granted
 from app.services.large import Storage
@@ -48,6 +50,7 @@ from app.wire import (
     ReportAnswer,
     ReportRequest,
     ReportResponse,
+    ValueRequest,
 )
 
 log = structlog.get_logger(__name__)
@@ -61,6 +64,8 @@ class Worked(Protocol):
     """What workers ask of the control plane; the HTTP client offers the same."""
 
     def exchange(self, request: Exchange) -> ExchangeAnswer: ...
+
+    def value(self, request: ValueRequest) -> bytes: ...
 
 
 @dataclass(slots=True)
@@ -131,6 +136,28 @@ class Work:
         claims, steps = self._briefing.answers(turn.claims)
         return ExchangeAnswer(claims=claims, reports=turn.reports, steps=steps)
 
+    def value(self, request: ValueRequest, *, pool: str | None = None) -> bytes:
+        """What an attempt refers to, as JSON. Raises ``MissingValueError``.
+
+        A caller limited to *pool* gets what belongs to the execution that it works for now, else
+        ``ForbiddenError``.
+        """
+        place = place_of(request.ref)
+        own = place.execution_id == request.execution_id
+        if pool is not None and not (own and self._works_for(request, pool)):
+            raise ForbiddenError(
+                f"no attempt of the pool {pool!r} that runs now may read {place.ref}",
+                remedy="ask for values of the execution whose step is being worked on",
+            )
+        return self._briefing.value(place, request.item)
+
+    def _works_for(self, request: ValueRequest, pool: str) -> bool:
+        spot = _place(request)
+        with self._log.transaction([request.execution_id], durable=False) as tx:
+            state = tx.attempts([spot])[spot]
+        runs = state.attempt == request.attempt and state.started_by and not state.fenced
+        return bool(runs) and state.ended is None and state.queue.startswith(f"{pool}.")
+
     # ------------------------------------------------------------------ one claim
     def _judge_claim(self, turn: _Turn, claim: Claim) -> None:
         place, key = _place(claim), f"claim:{claim.key}"
@@ -186,24 +213,56 @@ class Work:
                 report.duration_ms,
             )
             try:
-                return self._storage.lighten(tx, report.execution_id, done)
+                return self._storage.lighten(tx, report.execution_id, done, report.selected)
             except BadRequestError as exc:
                 error = {"kind": "schema", "message": str(exc), "retryable": False}
                 return StepFailed(
                     *key, report.attempt, error, None, report.tail, worker, report.duration_ms
                 )
+        if report.outcome == "parked":
+            return self._parked(tx, report, worker)
         error = report.error or {
             "kind": "unknown",
             "message": "the worker gave no reason",
             "retryable": False,
         }
         if report.retry_in is not None:
-            wait = report.retry_in if report.retry_in > 0 else 0.0
-            at = self._clock() + min(wait, LONGEST_WAIT)
+            at = self._due(report.retry_in)
             return AttemptFailed(*key, report.attempt, error, at, worker, report.duration_ms)
-        return StepFailed(
+        failed = StepFailed(
             *key, report.attempt, error, report.ctx, report.tail, worker, report.duration_ms
         )
+        return self._failed(tx, report, failed)
+
+    def _failed(self, tx: LogTransaction, report: Report, failed: StepFailed) -> Event:
+        try:
+            return self._storage.lighten(tx, report.execution_id, failed)
+        except BadRequestError:
+            # What it set cannot be kept; why it failed matters more.
+            return replace(failed, ctx=None)
+
+    def _parked(self, tx: LogTransaction, report: Report, worker: str) -> Event:
+        key = _place(report)[1]
+        at = None if report.retry_in is None else self._due(report.retry_in)
+        parked = StepParked(
+            *key,
+            attempt=report.attempt,
+            progress=report.progress,
+            call=report.call,
+            resume_at=at,
+            tail=report.tail,
+            worker=worker,
+            duration_ms=report.duration_ms,
+        )
+        try:
+            return self._storage.lighten(tx, report.execution_id, parked)
+        except BadRequestError as exc:
+            error = {"kind": "schema", "message": str(exc), "retryable": False}
+            return StepFailed(*key, report.attempt, error, None, report.tail, worker)
+
+    def _due(self, seconds: float) -> float:
+        """The moment *seconds* from now; a wait that makes no sense is none, or the longest."""
+        return self._clock() + min(seconds if seconds > 0 else 0.0, LONGEST_WAIT)
 
     def _wake(self, ids: set[int]) -> None:
         try:

@@ -99,6 +99,11 @@ class PostgresTransaction:
             for draft, row in zip(drafts, rows, strict=True)
         ]
 
+    def begin(self, execution_id: int) -> None:
+        # Its id was made by the caller a moment ago: no other process can ask for its lock.
+        self._refuse_if_lost()
+        self._heads.setdefault(execution_id, _Head(0, None, None, None))
+
     def store_value(self, execution_id: int, name: str, value: Any, *, source_step: str) -> None:
         self._head(execution_id)
         text = encoding.dumps(value).decode()
@@ -239,6 +244,16 @@ class PostgresLog:
         with self._database.raw() as connection:
             rows = connection.execute(statements.ABANDONED, parameters, prepare=False)
             return [(Pointer(*key), worker) for *key, worker in rows]
+
+    def untold(self, *, limit: int = 1000) -> list[int]:
+        return self._ids(statements.UNTOLD, limit)
+
+    def orphans(self, *, limit: int = 1000) -> list[int]:
+        return self._ids(statements.ORPHANS, limit)
+
+    def _ids(self, sql: str, limit: int) -> list[int]:
+        with self._database.raw() as connection:
+            return [row[0] for row in connection.execute(sql, [limit], prepare=False)]
 
 
 #: The statement that keeps the projection in step with an event of this type.

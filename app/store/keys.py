@@ -1,4 +1,4 @@
-"""The unique keys U1 to U7 of the log, and the errors with which both stores refuse a write."""
+"""The unique keys U1 to U8 of the log, and the errors with which both stores refuse a write."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ MEANING = {
     "U5": "the execution has ended already",
     "U6": "the execution was started already",
     "U7": "this attempt was claimed already",
+    "U8": "the sub-playbook of this attempt was started, or told of, already",
 }
 
 
@@ -45,4 +46,6 @@ def keys_of(row: Row) -> list[tuple[object, ...]]:
         keys.append(("U6",))
     if row.type == "step.started":
         keys.append(("U7", *at, row.attempt))
+    if row.type in {"child.started", "child.ended"}:
+        keys.append(("U8", *at, row.attempt, row.type))
     return keys

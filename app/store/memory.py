@@ -13,7 +13,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from app.engine import encoding
-from app.engine.events import Entry, StepScheduled
+from app.engine.events import (
+    STEP_ENDS,
+    Entry,
+    ExecutionCancelled,
+    ExecutionStarted,
+    StepKey,
+    StepScheduled,
+)
 from app.engine.ports import (
     CatalogEntry,
     Clock,
@@ -201,6 +208,43 @@ class MemoryLog:
             if claim.at <= latest and not self._runtime.beats(worker, lease=lease):
                 found.append((Pointer(execution_id, *key, state.attempt), worker))
         return found[:limit]
+
+    def untold(self, *, limit: int = 1000) -> list[int]:
+        known = {row.execution_id: row for row in self._shelf.summaries()}
+        found = []
+        for _, _, state, rows in self._shelf.running():
+            told = {stored.row.attempt for stored in rows if stored.row.type == "child.ended"}
+            for stored in rows:
+                if stored.row.type != "child.started" or state.ended or stored.row.attempt in told:
+                    continue
+                payload = encoding.loads(stored.row.payload)
+                child = known.get(payload["child_execution_id"])
+                if payload["waits"] and child is not None and child.status != RUNNING:
+                    found.append(child.execution_id)
+        return sorted(found)[:limit]
+
+    def orphans(self, *, limit: int = 1000) -> list[int]:
+        known = {row.execution_id: row for row in self._shelf.summaries()}
+        found = []
+        for row in known.values():
+            parent = known.get(row.parent_execution_id or 0)
+            if row.status != RUNNING or parent is None or parent.status in {RUNNING, "COMPLETED"}:
+                continue
+            caller = self._caller(row.execution_id)
+            if caller is None:
+                continue
+            key = StepKey(caller["step"], caller["visit"], caller["iteration"])
+            ends = [stored.row.type for stored in self._shelf.of_key(parent.execution_id, key)]
+            end = self._shelf.rows(parent.execution_id, after=0)[-1].entry(0).event
+            if isinstance(end, ExecutionCancelled) and not end.cascade:
+                continue
+            if not {*STEP_ENDS} & {*ends} - {"step.cancelled"}:
+                found.append(row.execution_id)
+        return sorted(found)[:limit]
+
+    def _caller(self, execution_id: int) -> Mapping[str, Any] | None:
+        first = self._shelf.rows(execution_id, after=0)[0].entry(execution_id).event
+        return first.caller if isinstance(first, ExecutionStarted) else None
 
 
 class MemoryCatalog:

@@ -10,7 +10,7 @@ from app.engine.events import NO_LOOP, Event, event_from, payload_of
 from app.engine.ports import Draft
 
 #: Types that fence an attempt off without ending its step.
-FENCES = ("attempt.failed", "attempt.expired", "attempt.interrupted")
+FENCES = ("attempt.failed", "attempt.expired", "attempt.interrupted", "step.parked")
 
 RUNNING = "RUNNING"
 
@@ -27,6 +27,10 @@ STATUS: Mapping[str, str] = {
     "step.scheduled": "PENDING",
     "step.started": RUNNING,
     "step.done": "COMPLETED",
+    "step.parked": "PENDING",
+    "child.started": RUNNING,
+    "child.ended": "COMPLETED",
+    "frame.opened": RUNNING,
     "attempt.failed": "FAILED",
     "attempt.expired": "FAILED",
     "attempt.interrupted": "CANCELLED",

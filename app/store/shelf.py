@@ -188,6 +188,10 @@ class MemoryTransaction:
         self._wrote = self._wrote or bool(drafts)
         return entries
 
+    def begin(self, execution_id: int) -> None:
+        self._own(execution_id)
+        self._staged.setdefault(execution_id, Book())
+
     def store_value(self, execution_id: int, name: str, value: Any, *, source_step: str) -> None:
         own = self._locked(execution_id)
         encoding.dumps((name, source_step))

@@ -190,3 +190,43 @@ JOIN LATERAL (
 WHERE x.status = 'RUNNING'
 LIMIT %(limit)s
 """
+
+UNTOLD = f"""
+SELECT x.execution_id
+FROM noetl.execution p
+JOIN LATERAL (
+    SELECT (e.payload ->> 'child_execution_id')::bigint AS child FROM noetl.event e
+    WHERE e.execution_id = p.execution_id AND e.type = 'child.started'
+      AND (e.payload ->> 'waits')::boolean
+      AND NOT {_some(_list(STEP_ENDS))}
+      AND NOT {_some("'child.ended'", "= e.attempt")}
+    OFFSET 0
+) c ON true
+JOIN noetl.execution x ON x.execution_id = c.child AND x.status <> 'RUNNING'
+WHERE p.status = 'RUNNING'
+ORDER BY x.execution_id LIMIT %s
+"""
+
+# A step that was cancelled with its execution has an end, too; any other end let the child go.
+ORPHANS = f"""
+SELECT x.execution_id
+FROM noetl.execution x
+JOIN noetl.execution p ON p.execution_id = x.parent_execution_id
+    AND p.status IN ('FAILED', 'CANCELLED')
+JOIN LATERAL (
+    SELECT payload -> 'caller' AS caller FROM noetl.event
+    WHERE execution_id = x.execution_id AND seq = 1 LIMIT 1
+) s ON s.caller IS NOT NULL AND jsonb_typeof(s.caller) = 'object'
+WHERE x.status = 'RUNNING' AND NOT EXISTS (
+    SELECT FROM noetl.event d
+    WHERE d.execution_id = p.execution_id AND d.step = s.caller ->> 'step'
+      AND d.visit = (s.caller ->> 'visit')::int
+      AND d.iteration = (s.caller ->> 'iteration')::int
+      AND d.type IN ({_list(STEP_ENDS)}) AND d.type <> 'step.cancelled'
+    OFFSET 0) AND NOT EXISTS (
+    SELECT FROM noetl.event d
+    WHERE d.execution_id = p.execution_id AND d.type = 'execution.cancelled'
+      AND NOT (d.payload ->> 'cascade')::boolean
+    OFFSET 0)
+ORDER BY x.execution_id LIMIT %s
+"""

@@ -107,6 +107,13 @@ _event_index(
 _event_index("event_u6_execution_start", event.c.execution_id, where="type = 'execution.started'")
 _event_index("event_u7_started", *_KEY, event.c.attempt, where="type = 'step.started'")
 _event_index(
+    "event_u8_child",
+    *_KEY,
+    event.c.attempt,
+    event.c.type,
+    where="type IN ('child.started', 'child.ended')",
+)
+_event_index(
     "event_fences", *_KEY, event.c.attempt, where=f"type IN ({quoted(FENCES)})", unique=False
 )
 # The cursor of the global tail: below pg_snapshot_xmin() no event can appear any more.
@@ -121,6 +128,7 @@ KEYS = {
     "event_u5_execution_end": "U5",
     "event_u6_execution_start": "U6",
     "event_u7_started": "U7",
+    "event_u8_child": "U8",
     # The projection has one row per execution.started.
     "execution_pkey": "U6",
 }

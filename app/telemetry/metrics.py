@@ -187,6 +187,12 @@ class CountedLog:
     def abandoned(self, *, lease: float, limit: int = 1000) -> list[tuple[Pointer, str]]:
         return self._log.abandoned(lease=lease, limit=limit)
 
+    def untold(self, *, limit: int = 1000) -> list[int]:
+        return self._log.untold(limit=limit)
+
+    def orphans(self, *, limit: int = 1000) -> list[int]:
+        return self._log.orphans(limit=limit)
+
 
 class _CountedTransaction:
     def __init__(self, tx: LogTransaction) -> None:
@@ -212,6 +218,9 @@ class _CountedTransaction:
         for entry in entries:
             self.types[entry.event.type] = self.types.get(entry.event.type, 0) + 1
         return entries
+
+    def begin(self, execution_id: int) -> None:
+        self._tx.begin(execution_id)
 
     def store_value(self, execution_id: int, name: str, value: Any, *, source_step: str) -> None:
         self._tx.store_value(execution_id, name, value, source_step=source_step)

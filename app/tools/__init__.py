@@ -6,6 +6,7 @@ plain JSON data, or raises ``ToolError``.
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,8 +17,19 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from app.errors import ToolError
+from app.engine.children import Call
+from app.errors import Complaint, ToolError
 from app.settings import Settings
+from app.tools.complaints import complaints
+from app.tools.schemas import schema
+
+
+class Parked(Exception):  # noqa: N818 (not an error: the step goes on later)
+    """Raised by a tool that waits for a sub-playbook: the worker lets go of the step until then."""
+
+    def __init__(self, call: Call) -> None:
+        super().__init__(f"waits for {call.name}")
+        self.call = call
 
 
 class Cancelled(threading.Event):
@@ -66,8 +78,8 @@ class Tool:
     """A kind of step: its input model and the function that does the work.
 
     ``queue`` is ``io`` or ``cpu``. Templates in the input keys of ``verbatim`` are left alone;
-    those of ``text`` render to text without being read back as JSON (SQL, shell programs).
-    ``check(config)`` may return complaints about a config before it runs.
+    those of ``text`` render to text without being read back as JSON (SQL, shell programs). Of each
+    group of keys in ``needs`` one must be given.
     """
 
     kind: str
@@ -76,6 +88,16 @@ class Tool:
     queue: str = "io"
     verbatim: frozenset[str] = frozenset()
     text: frozenset[str] = frozenset()
+    needs: tuple[tuple[str, ...], ...] = ()
+
+    def complaints(self, config: Mapping[str, Any]) -> list[Complaint]:
+        """What is wrong with *config* as written; what holds a template is taken to be right."""
+        return complaints(self.input, config, needs=self.needs, kind=self.kind)
+
+    def schema(self) -> dict[str, Any]:
+        """The JSON Schema of its keys, with templates allowed."""
+        about = inspect.cleandoc(self.input.__doc__ or "").replace("``", "`")
+        return schema(self.input, self.needs, about)
 
 
 @cache

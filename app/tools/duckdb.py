@@ -33,17 +33,26 @@ class Input(BaseModel):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    command: str | list[str] | None = None
-    query: str | list[str] | None = None
-    sql: str | None = None
-    commands: str | list[str] | None = None
-    command_b64: str | None = None
-    database: str | None = Field(None, validation_alias=AliasChoices("database", "db_path"))
-    params: list[Any] | dict[str, Any] | None = None
-    memory_limit: str = DEFAULT_MEMORY
-    threads: int = Field(DEFAULT_THREADS, ge=1)
+    command: str | list[str] | None = Field(None, description="The SQL: one or more statements.")
+    query: str | list[str] | None = Field(None, description="The same as command.")
+    sql: str | None = Field(None, description="The same as command.")
+    commands: str | list[str] | None = Field(None, description="The same as command.")
+    command_b64: str | None = Field(None, description="The SQL in base64.")
+    database: str | None = Field(
+        None,
+        validation_alias=AliasChoices("database", "db_path"),
+        description="A database file or `:memory:`; else the execution's own.",
+    )
+    params: list[Any] | dict[str, Any] | None = Field(
+        None, description="Values for `?` (a list) or `$name` (a mapping)."
+    )
+    memory_limit: str = Field(DEFAULT_MEMORY, description="Memory it may use.")
+    threads: int = Field(DEFAULT_THREADS, ge=1, description="Threads it may use.")
     timeout: float | None = Field(
-        None, validation_alias=AliasChoices("timeout", "timeout_seconds"), gt=0
+        None,
+        validation_alias=AliasChoices("timeout", "timeout_seconds"),
+        gt=0,
+        description="Seconds it may take.",
     )
 
 
@@ -140,4 +149,5 @@ tool = Tool(
     run=run,
     queue="cpu",
     text=frozenset({"command", "query", "sql", "commands"}),
+    needs=(SQL_KEYS,),
 )

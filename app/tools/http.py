@@ -38,22 +38,39 @@ class Input(BaseModel):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    url: str = Field(validation_alias=AliasChoices("url", "endpoint"), min_length=1)
-    method: str = "GET"
-    headers: dict[str, Any] = Field(default_factory=dict)
-    params: dict[str, Any] = Field(default_factory=dict)
-    json_body: Any = Field(None, validation_alias="json")
-    body: Any = None
-    payload: Any = None
-    data: Any = None
-    form: dict[str, Any] | None = None
-    auth: Any = None
-    timeout: float = Field(
-        DEFAULT_TIMEOUT, validation_alias=AliasChoices("timeout", "timeout_seconds"), gt=0
+    url: str = Field(
+        validation_alias=AliasChoices("url", "endpoint"),
+        min_length=1,
+        description="Where to, with http:// or https://.",
     )
-    verify: bool = Field(True, validation_alias=AliasChoices("verify_ssl", "verify"))
-    follow_redirects: bool = True
-    response_type: Literal["json", "text", "binary"] | None = None
+    method: str = Field("GET", description="The method, in any case.")
+    headers: dict[str, Any] = Field(
+        default_factory=dict, description="Headers; those that are null are left out."
+    )
+    params: dict[str, Any] = Field(
+        default_factory=dict, description="Query parameters; those that are null are left out."
+    )
+    json_body: Any = Field(None, validation_alias="json", description="The body, as JSON.")
+    body: Any = Field(None, description="The body: text as it is, else by content type.")
+    payload: Any = Field(None, description="The same as body.")
+    data: Any = Field(None, description="Query parameters or body, by method; or `{query, body}`.")
+    form: dict[str, Any] | None = Field(None, description="The body, as fields of a form.")
+    auth: Any = Field(None, description="The name of a credential, or its fields.")
+    timeout: float = Field(
+        DEFAULT_TIMEOUT,
+        validation_alias=AliasChoices("timeout", "timeout_seconds"),
+        gt=0,
+        description="Seconds it may take.",
+    )
+    verify: bool = Field(
+        True,
+        validation_alias=AliasChoices("verify_ssl", "verify"),
+        description="Whether the certificate is checked.",
+    )
+    follow_redirects: bool = Field(True, description="Whether redirects are followed.")
+    response_type: Literal["json", "text", "binary"] | None = Field(
+        None, description="What the answer is read as; else its content type says."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -62,7 +79,9 @@ class Input(BaseModel):
             return {**values["spec"], **values}
         return values
 
-    @field_validator("headers", "params", mode="before")
+    @field_validator(
+        "headers", "params", mode="before", json_schema_input_type=dict[str, Any] | None
+    )
     @classmethod
     def _empty(cls, value: Any) -> Any:
         return {} if value is None else value

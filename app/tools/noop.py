@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from app.tools import Context, Tool
 
@@ -12,8 +12,8 @@ from app.tools import Context, Tool
 class Input(BaseModel):
     """``result`` is returned as it is; else ``message`` (default: the step's name) is."""
 
-    result: Any = None
-    message: Any = None
+    result: Any = Field(None, description="What the step gives.")
+    message: Any = Field(None, description="What it says instead.")
 
 
 def run(request: Input, context: Context) -> Any:

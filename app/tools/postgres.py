@@ -39,27 +39,40 @@ class Input(BaseModel):
     model_config = ConfigDict(populate_by_name=True)
 
     auth: str | dict[str, Any] | None = Field(
-        None, validation_alias=AliasChoices("auth", "credential", "credentials")
+        None,
+        validation_alias=AliasChoices("auth", "credential", "credentials"),
+        description="The name of a credential, or its fields.",
     )
-    command: str | list[str] | None = None
-    query: str | list[str] | None = None
-    sql: str | list[str] | None = None
-    commands: str | list[str] | None = None
+    command: str | list[str] | None = Field(None, description="The SQL: one or more statements.")
+    query: str | list[str] | None = Field(None, description="The same as command.")
+    sql: str | list[str] | None = Field(None, description="The same as command.")
+    commands: str | list[str] | None = Field(None, description="The same as command.")
     command_b64: str | None = Field(
-        None, validation_alias=AliasChoices("command_b64", "command_base64", "commands_b64")
+        None,
+        validation_alias=AliasChoices("command_b64", "command_base64", "commands_b64"),
+        description="The SQL in base64.",
     )
     query_b64: str | None = Field(
-        None, validation_alias=AliasChoices("query_b64", "query_base64", "sql_b64", "sql_base64")
+        None,
+        validation_alias=AliasChoices("query_b64", "query_base64", "sql_b64", "sql_base64"),
+        description="The same as command_b64.",
     )
-    script: Script | None = None
-    params: list[Any] | dict[str, Any] | None = None
-    transaction: bool = False
-    pool: bool | dict[str, Any] = True
+    script: Script | None = Field(None, description="The file that holds the SQL.")
+    params: list[Any] | dict[str, Any] | None = Field(
+        None, description="Values for `$1` or `%s` (a list), or `%(name)s` (a mapping)."
+    )
+    transaction: bool = Field(False, description="Run all statements in one transaction.")
+    pool: bool | dict[str, Any] = Field(True, description="Whether connections are kept open.")
     search_path: str | None = Field(
-        None, validation_alias=AliasChoices("schema", "search_path", "db_schema")
+        None,
+        validation_alias=AliasChoices("schema", "search_path", "db_schema"),
+        description="The schema that names without one are in.",
     )
     timeout: float | None = Field(
-        None, validation_alias=AliasChoices("timeout", "timeout_seconds"), gt=0
+        None,
+        validation_alias=AliasChoices("timeout", "timeout_seconds"),
+        gt=0,
+        description="Seconds it may take.",
     )
 
 
@@ -255,4 +268,5 @@ tool = Tool(
     run=run,
     queue="io",
     text=frozenset({"command", "query", "sql", "commands"}),
+    needs=(("auth",), (*SQL_KEYS, "script")),
 )

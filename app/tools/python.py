@@ -21,7 +21,7 @@ from app.tools import Context, Tool
 from app.tools.child import frames
 from app.tools.child.run import child_job, exit_error, parse
 from app.tools.child.run import run as run_child
-from app.tools.sources import Script, Source, as_texts, decoded, seconds, text_of
+from app.tools.sources import EnvInput, Script, Source, as_texts, decoded, seconds, text_of
 
 
 class Input(BaseModel):
@@ -32,30 +32,51 @@ class Input(BaseModel):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    code: str | None = None
-    code_b64: str | None = Field(None, validation_alias=AliasChoices("code_b64", "code_base64"))
-    script: Script | str | None = None
-    source: Source | None = None
+    code: str | None = Field(None, description="The program.")
+    code_b64: str | None = Field(
+        None,
+        validation_alias=AliasChoices("code_b64", "code_base64"),
+        description="The program in base64.",
+    )
+    script: Script | str | None = Field(
+        None, description="The program as text, or the file that holds it."
+    )
+    source: Source | None = Field(None, description="Where the program is.")
     input: dict[str, Any] = Field(
-        default_factory=dict, validation_alias=AliasChoices("input", "args")
+        default_factory=dict,
+        validation_alias=AliasChoices("input", "args"),
+        description="Variables of the program.",
     )
-    libs: dict[str, str | dict[str, str]] = Field(default_factory=dict)
-    env: dict[str, str] = Field(default_factory=dict)
+    libs: dict[str, str | dict[str, str]] = Field(
+        default_factory=dict, description="Modules to import, by the name they get."
+    )
+    env: dict[str, str] = Field(default_factory=dict, description="Environment variables.")
     timeout: float | None = Field(
-        None, validation_alias=AliasChoices("timeout", "timeout_seconds"), gt=0
+        None,
+        validation_alias=AliasChoices("timeout", "timeout_seconds"),
+        gt=0,
+        description="Seconds it may take.",
     )
 
-    _env_texts = field_validator("env", mode="before")(as_texts)
+    _env_texts = field_validator("env", mode="before", json_schema_input_type=EnvInput)(as_texts)
 
-    @field_validator("input", "libs", mode="before")
+    @field_validator("input", mode="before", json_schema_input_type=dict[str, Any] | None)
     @classmethod
     def _empty(cls, value: Any) -> Any:
         return {} if value is None else value
 
-    @field_validator("libs", mode="before")
+    @field_validator(
+        "libs",
+        mode="before",
+        json_schema_input_type=dict[str, str | dict[str, str]] | list[str] | None,
+    )
     @classmethod
     def _listed(cls, value: Any) -> Any:
-        return {name: name for name in value} if isinstance(value, list) else value
+        if not isinstance(value, list):
+            return value or {}
+        if not all(isinstance(name, str) for name in value):
+            raise ValueError("a mapping, or a list of names of modules")
+        return {name: name for name in value}
 
     def program(self) -> str:
         """The code to run. Raises ``ToolError`` (kind schema) where there is none."""
@@ -98,4 +119,5 @@ tool = Tool(
     run=run,
     queue="cpu",
     verbatim=frozenset({"code", "code_b64", "code_base64", "source"}),
+    needs=(("code", "code_b64", "script", "source"),),
 )

@@ -19,7 +19,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
 from app.tools import Context, Tool
 from app.tools.child.run import Ended, child_job, exit_error
 from app.tools.child.run import run as run_child
-from app.tools.sources import as_texts, seconds
+from app.tools.sources import EnvInput, as_texts, seconds
 
 DEFAULT_TIMEOUT = 600.0
 PREVIEW = 200
@@ -30,22 +30,29 @@ class Input(BaseModel):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    cmds: list[str] = Field(validation_alias=AliasChoices("cmds", "cmd", "command"), min_length=1)
-    env: dict[str, str] = Field(default_factory=dict)
-    cwd: str | None = None
-    shell: str = "/bin/sh"
+    cmds: list[str] = Field(
+        validation_alias=AliasChoices("cmds", "cmd", "command"),
+        min_length=1,
+        description="The program, or several that run until one fails.",
+    )
+    env: dict[str, str] = Field(default_factory=dict, description="Environment variables.")
+    cwd: str | None = Field(None, description="The folder they run in; else one of their own.")
+    shell: str = Field("/bin/sh", description="The shell that runs them.")
     timeout: float = Field(
-        DEFAULT_TIMEOUT, validation_alias=AliasChoices("timeout", "timeout_seconds"), gt=0
+        DEFAULT_TIMEOUT,
+        validation_alias=AliasChoices("timeout", "timeout_seconds"),
+        gt=0,
+        description="Seconds they may take together.",
     )
 
-    _env_texts = field_validator("env", mode="before")(as_texts)
+    _env_texts = field_validator("env", mode="before", json_schema_input_type=EnvInput)(as_texts)
 
-    @field_validator("cmds", mode="before")
+    @field_validator("cmds", mode="before", json_schema_input_type=str | list[str])
     @classmethod
     def _listed(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
-    @field_validator("shell", mode="before")
+    @field_validator("shell", mode="before", json_schema_input_type=str | bool | None)
     @classmethod
     def _default_shell(cls, value: Any) -> Any:
         return "/bin/sh" if isinstance(value, bool) or value is None else value

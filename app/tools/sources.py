@@ -80,6 +80,10 @@ def seconds(*candidates: float | None, most: float) -> float:
     return min(chosen, most)
 
 
+#: What ``as_texts`` reads.
+EnvInput = dict[str, str | int | float | bool | None] | None
+
+
 def as_texts(value: Any) -> Any:
     """Environment variables as YAML gives them: nothing is none, numbers are text."""
     if value is None:

@@ -21,6 +21,7 @@ from app.errors import TemplateError
 from app.settings import load
 from app.tools import Context
 from app.tools.child.launcher import launcher
+from app.wire import Resume
 from app.wiring import ToolKinds
 
 KINDS = ToolKinds()
@@ -50,11 +51,16 @@ def context(tmp_path: Path) -> Context:
 
 
 def run(
-    text: str, context: Context, *, seconds: float = 60.0, **layers: Mapping[str, Any]
+    text: str,
+    context: Context,
+    *,
+    seconds: float = 60.0,
+    resume: Resume | None = None,
+    **layers: Mapping[str, Any],
 ) -> Outcome:
-    """Run the step ``{step: s, <text>}`` in a scope of *layers*."""
+    """Run the step ``{step: s, <text>}`` in a scope of *layers*, or go on from *resume*."""
     step = parse_step({"step": "s", **yaml.safe_load("{" + text + "}")}, KINDS)
-    return TaskSequence(step, Scope(**layers), context, time.monotonic() + seconds).run()
+    return TaskSequence(step, Scope(**layers), context, time.monotonic() + seconds, resume).run()
 
 
 def rules(*rules: str) -> str:
@@ -396,7 +402,7 @@ def test_a_tool_gets_no_more_time_than_the_step_has_left(context: Context) -> No
 def test_no_retry_waits_beyond_the_end_of_the_step(context: Context) -> None:
     began = time.monotonic()
     outcome = run(
-        f"tool: [{{kind: noop}}, {FLAKY}, {rules(retry(9, '60s'))}}}]", context, seconds=0.5
+        f"tool: [{{kind: noop}}, {FLAKY}, {rules(retry(9, '5s'))}}}]", context, seconds=0.5
     )
     assert time.monotonic() - began < 10
     assert outcome.error is not None
@@ -414,11 +420,23 @@ def test_a_cancelled_attempt_stops_its_tool(context: Context) -> None:
     assert outcome.error["kind"] == "cancelled"
 
 
+def test_a_long_wait_gives_the_worker_back_and_goes_on_where_it_was(context: Context) -> None:
+    text = f"tool: [{{kind: noop, result: {{a: 1}}}}, {FLAKY}, {rules(retry(9, '60s'))}}}]"
+    parked = run(text, context)
+    assert (parked.retry_in, parked.error) == (60.0, None)
+    assert parked.progress is not None
+    assert parked.progress["results"] == {"task_0": {"a": 1}}
+    resumed = run(text, context, resume=Resume(progress=dict(parked.progress)))
+    # The second try of the same task; the first task did not run again.
+    assert resumed.progress is not None
+    assert resumed.progress["tries"] == {"task_1": 2}
+
+
 def test_a_cancelled_attempt_does_not_wait_for_its_retry(context: Context) -> None:
     alarm = threading.Timer(0.2, context.cancelled.set)
     alarm.start()
     began = time.monotonic()
-    outcome = run(f"tool: [{{kind: noop}}, {FLAKY}, {rules(retry(9, '60s'))}}}]", context)
+    outcome = run(f"tool: [{{kind: noop}}, {FLAKY}, {rules(retry(9, '5s'))}}}]", context)
     alarm.join()
     assert time.monotonic() - began < 10
     assert outcome.error is not None

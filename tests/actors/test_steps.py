@@ -10,9 +10,9 @@ import pytest
 
 from app.actors.steps import Runner, printable, secrets_from
 from app.engine.ports import Pointer
-from app.errors import BadRequestError, ToolError, UnavailableError
+from app.errors import BadRequestError, NotFoundError, ToolError, UnavailableError
 from app.settings import load
-from app.wire import Exchange, ExchangeAnswer, PointerWire
+from app.wire import Exchange, ExchangeAnswer, PointerWire, ValueRequest
 from app.wiring import ToolKinds
 from tests.services.conftest import Bench, bench, make_bench  # noqa: F401 (fixtures)
 
@@ -94,6 +94,9 @@ class Flaky:
             raise UnavailableError("the answer was lost")
         return answer
 
+    def value(self, request: ValueRequest) -> bytes:
+        raise NotFoundError(f"nothing here refers to {request.ref}")
+
 
 def test_lost_answers_of_claims_and_reports_are_asked_for_again(bench: Bench) -> None:  # noqa: F811
     execution_id = bench.start(step("{kind: noop}"))
@@ -121,6 +124,9 @@ class Refusing:
         if any(report.result == "poison" for report in request.reports):
             raise BadRequestError("not this one")
         return self.exchange_really(request)
+
+    def value(self, request: ValueRequest) -> bytes:
+        raise NotFoundError(f"nothing here refers to {request.ref}")
 
 
 def test_a_report_that_is_refused_again_and_again_becomes_a_failure(

@@ -32,11 +32,11 @@ workload: {greeting: hello, items: [1, 2, 3]}
 workflow:
   - step: start
     tool: {kind: noop, message: "{{ workload.greeting }}"}
-    next: [{step: work}]
+    next: {arcs: [{step: work}]}
   - step: work
-    loop: {in: "{{ workload['items'] }}", iterator: item, mode: parallel}
+    loop: {in: "{{ workload['items'] }}", iterator: item, spec: {mode: parallel}}
     tool: {kind: noop, message: "{{ iter.item }}"}
-    next: [{step: finish}]
+    next: {arcs: [{step: finish}]}
   - step: finish
     tool: {kind: noop, message: "{{ start.message }}"}
 """
@@ -52,7 +52,7 @@ class Recorder:
     def dispatch(self, steps: Sequence[Dispatch]) -> None:
         self.steps.extend(steps)
 
-    def wake(self, execution_ids: Iterable[int]) -> None:
+    def wake(self, execution_ids: Iterable[int], *, delay: float = 0.0) -> None:
         self.woken.extend(execution_ids)
 
     def depth(self, queue: str) -> int:

@@ -74,7 +74,7 @@ def test_each_route_by_role(secured: Plane, method: str, path: str) -> None:
 
 
 def test_a_worker_may_claim_report_beat_and_sign_on_and_off_and_nothing_else() -> None:
-    work = {"exchange", "claim", "report", "beat"}
+    work = {"exchange", "claim", "report", "values", "beat"}
     presence = {"pool/register", "pool/heartbeat", "pool/deregister"}
     assert {f"/api/worker/{name}" for name in work | presence} == WORKER
 

@@ -39,6 +39,7 @@ def test_a_playbook_is_registered_in_every_form(body: str, content_type: str | N
         "version": 1,
         "catalog_id": "1",
         "kind": "Playbook",
+        "warnings": [],
     }
 
 

@@ -74,7 +74,7 @@ def test_findings_travel_along(plane: Plane) -> None:
             "message": "m",
             "line": 3,
             "column": 4,
-            "key": "k",
+            "path": "k",
             "severity": "error",
             "suggestion": "s",
         }
@@ -130,7 +130,7 @@ def test_unknown_routes(looker: TestClient, method: str, path: str, status: int,
                         "visit": 1,
                         "iteration": -1,
                         "attempt": 1,
-                        "key": "k",
+                        "path": "k",
                         "outcome": "hunter2",
                     }
                 ],

@@ -142,7 +142,7 @@ def test_lists(at_api: Call) -> None:
 def test_validate_by_the_server(at_api: Call, tmp_path: Path) -> None:
     result = at_api("validate", str(_write(tmp_path, INVALID, "cli/check")), "--remote")
     assert result.exit_code == 1
-    assert "not valid\n  line " in result.stdout
+    assert "cli-check.yaml:9:18: error[unknown-tool] " in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.engine.children import Target
 from app.engine.decide import Limits, decide
 from app.engine.events import (
     AttemptExpired,
@@ -20,6 +22,7 @@ from app.engine.parse import parse
 from app.engine.playbook import Playbook
 from app.engine.state import NEW, Execution, evolve
 from app.engine.values import ValueNeeded, Values
+from app.errors import Complaint
 
 EXECUTION = 1
 
@@ -31,8 +34,17 @@ class FakeKind:
     queue: str = "io"
     verbatim: frozenset[str] = frozenset()
 
+    def complaints(self, config: Mapping[str, Any]) -> Sequence[Complaint]:
+        """Anything goes."""
+        return ()
+
+    def schema(self) -> dict[str, Any]:
+        """The same."""
+        return {}
+
 
 KINDS = {"python": FakeKind("cpu", frozenset({"code"})), "noop": FakeKind(), "http": FakeKind()}
+KINDS |= {"playbook": FakeKind(), "postgres": FakeKind()}
 
 Outcomes = Callable[[StepScheduled], Any]
 Pick = Callable[[int], int]
@@ -68,10 +80,14 @@ class Run:
     state: Execution = NEW
     values: Values = field(default_factory=Values)
     out: list[StepScheduled] = field(default_factory=list)
+    #: Playbooks that calls find, by path.
+    targets: dict[str, Target] = field(default_factory=dict)
+    deadline: float | None = None
 
     def begin(self) -> Run:
         workload = {**self.playbook.workload, **self.payload}
-        self.append(ExecutionStarted(1, self.playbook.path, 1, workload))
+        self.values.new_id = itertools.count(101).__next__
+        self.append(ExecutionStarted(1, self.playbook.path, 1, workload, deadline=self.deadline))
         self.decide()
         return self
 
@@ -94,9 +110,12 @@ class Run:
             try:
                 return decide(EXECUTION, self.playbook, self.state, self.values, self.limits)
             except ValueNeeded as needed:
-                loop = needed.wanted.loop
-                assert loop is not None
-                self.values.loops[loop] = self._iterations(loop)
+                wanted = needed.wanted
+                if wanted.call is not None:
+                    self.values.targets[wanted.call] = self.targets.get(str(wanted.call.path))
+                    continue
+                assert wanted.loop is not None
+                self.values.loops[wanted.loop] = self._iterations(wanted.loop)
 
     def _iterations(self, loop: StepKey) -> list[Any]:
         ended = [

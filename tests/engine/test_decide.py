@@ -586,3 +586,44 @@ workflow:
         text, lambda scheduled: Lost() if (scheduled.step, scheduled.attempt) == ("b", 1) else {}
     )
     assert [event.reads for event in done.of(StepScheduled)] == [{}, {"result": 3}, {"result": 3}]
+
+
+def test_a_step_that_a_turning_cycle_may_still_reach_is_not_skipped() -> None:
+    text = """
+workflow:
+- {step: start, tool: {kind: noop}, next: {spec: {mode: inclusive}, arcs: [{step: a}, {step: m}]}}
+- {step: a, tool: {kind: noop}, next: {arcs: [{step: x, when: '{{ false }}'}]}}
+- step: m
+  tool: {kind: noop}
+  next: {arcs: [{step: x, when: '{{ output.turn >= 2 }}'}, {step: l}]}
+- {step: l, tool: {kind: noop}, next: {arcs: [{step: m}]}}
+- {step: x, tool: {kind: noop}}
+"""
+    started = Run(playbook_of(text), lambda scheduled: {"turn": scheduled.visit}).begin()
+    for name in ("start", "m", "a", "l", "m"):
+        started.complete(next(out for out in started.out if out.step == name))
+        started.decide()
+    assert [out.step for out in started.out] == ["x"]
+
+
+def test_nothing_starts_beside_a_step_entered_too_often() -> None:
+    text = """
+workflow:
+- {step: start, tool: {kind: noop}, next: {spec: {mode: inclusive}, arcs: [{step: start}, {step: b}]}}
+- {step: b, tool: {kind: noop}}
+"""
+    done = run(text, limits=Limits(max_visits=1))
+    assert done.order() == ["start"]
+    assert done.state.status == "failed"
+
+
+def test_the_body_of_a_loop_reads_the_result_that_led_to_it() -> None:
+    text = """
+workflow:
+- {step: start, tool: {kind: noop}, next: {arcs: [{step: b}]}}
+- {step: b, loop: {in: [1], iterator: i}, tool: {kind: http, url: '{{ result.x }}'}}
+"""
+    started = Run(playbook_of(text)).begin()
+    started.complete(started.out[0])
+    started.decide()
+    assert "result" in started.out[0].reads

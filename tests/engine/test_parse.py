@@ -4,35 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 from typing import Any
 
 import pytest
 import yaml
 
+from app.engine.analysis import Needs
 from app.engine.checks import duration
-from app.engine.parse import parse, parse_step
-from app.engine.playbook import Arc, Playbook, Rule, Step
-from app.engine.template import Needs
-from app.errors import Finding, InvalidPlaybookError
+from app.engine.parse import parse, parse_source, parse_step
+from app.engine.playbook import Arc, Rule
+from app.engine.source import Source
+from app.errors import InvalidPlaybookError
 from tests.engine.driver import KINDS
-
-HEAD = "apiVersion: noetl.io/v2\nkind: Playbook\nmetadata: {name: t}\n"
-
-
-def playbook(workflow: str, head: str = HEAD) -> Playbook:
-    return parse(f"{head}workflow:\n{workflow}", KINDS)
-
-
-def step(text: str) -> Step:
-    """The step whose keys *text* gives."""
-    return playbook(f"- {{step: s, {text}}}\n- step: t\n- step: u\n").steps["s"]
-
-
-def findings(text: str) -> list[Finding]:
-    with pytest.raises(InvalidPlaybookError) as caught:
-        parse(text, KINDS)
-    return list(caught.value.findings)
+from tests.engine.parsing import HEAD, findings, playbook, step
 
 
 def test_a_valid_playbook_is_read_whole() -> None:
@@ -100,16 +84,23 @@ IN_STEP = [
     ("next-form", f"{STEP}next: {{arcs: t}}", 2, None),
     ("next-form", f"{STEP}next: 7", 2, None),
     ("next-mode", f"{STEP}next: {{spec: {{mode: all}}, arcs: []}}", 2, "inclusive"),
-    ("refused-key", f"{TOOL}args: {{a: 1}}", 3, "'input'"),
+    ("refused-key", f"{TOOL}set_ctx: {{a: 1}}", 3, "'set"),
+    ("refused-key", f"{TOOL}set_iter: {{a: 1}}", 3, "iter."),
+    ("refused-key", f"{TOOL}outcome: ok", 3, "policy"),
+    ("refused-key", f"{STEP}result: {{a: 1}}", 2, "'set'"),
+    ("refused-key", f"{STEP}type: python", 2, "kind"),
     ("unknown-key", f"{TOOL}nxt: end", 3, "'next'"),
     ("tool-missing", f"{STEP}loop: {{in: [1]}}", 2, "tool"),
     ("tool-missing", f"{STEP}input: {{a: 1}}", 2, "tool"),
+    ("tool-missing", f"{STEP}args: {{a: 1}}", 2, "tool"),
+    ("tool-missing", f"{STEP}desc: d\n  command: ls", 3, "tool"),
+    ("tool-missing", f"{STEP}desc: d\n  code: x", 3, "tool"),
     ("tool-form", f"{STEP}tool: python", 2, None),
     ("tool-form", f"{STEP}tool: []", 2, None),
     ("tool-form", f"{STEP}tool:\n  - python", 3, None),
-    ("tool-kind", f"{STEP}tool: {{code: x}}", 2, "http, noop, python"),
+    ("tool-kind", f"{STEP}tool: {{code: x}}", 2, "http, noop, "),
     ("unknown-tool", f"{STEP}tool: {{kind: pyton}}", 2, "'python'"),
-    ("unknown-tool", f"{STEP}tool: {{kind: zzz}}", 2, "http, noop, python"),
+    ("unknown-tool", f"{STEP}tool: {{kind: zzz}}", 2, "http, noop, "),
     ("duplicate-task", f"{STEP}tool:\n  - {{name: a, kind: noop}}\n  - {{name: a, kind: noop}}", 4, None),
     ("timeout", f"{STEP}timeout: soon\n", 2, "5m"),
     ("timeout", f"{STEP}timeout: 0\n", 2, "5m"),
@@ -135,7 +126,16 @@ IN_RULE = [
     ("rule-do", "[{when: 'true', then: {do: again}}]", "continue, retry, break, jump, fail"),
     ("backoff", "[{when: 'true', then: {do: retry, backoff: cubic}}]", "exponential"),
     ("number", "[{when: 'true', then: {do: retry, attempts: many}}]", None),
-    ("number", "[{when: 'true', then: {do: retry, attempts: 0}}]", None),
+    ("retry-bound", "[{when: 'true', then: {do: retry, attempts: 0}}]", "attempts: 5"),
+    ("retry-bound", "[{when: 'true', then: {do: retry, attempts: -1}}]", "attempts: 5"),
+    ("retry-bound", "[{when: 'true', then: {do: retry, attempts: inf}}]", "attempts: 5"),
+    ("retry-bound", "[{when: 'true', then: {do: retry, max_attempts: unlimited}}]", "attempts: 5"),
+    ("number", "[{when: 'true', then: {do: retry, attempts: 2.5}}]", None),
+    ("number", "[{when: 'true', then: {do: retry, attempts: '{{ n }}'}}]", None),
+    ("number", "[{when: 'true', then: {do: retry, delay: -1}}]", None),
+    ("flag", "[{when: 'true', then: {do: retry, jitter: maybe}}]", None),
+    ("rule", "[{when: 'a', then: {when: 'b', do: fail}}]", "'and'"),
+    ("condition", "[{when: [a], then: {do: fail}}]", "when:"),
     ("number", "[{when: 'true', then: {do: retry, delay: soon}}]", None),
     ("number", "[{when: 'true', then: {do: retry, max_delay: []}}]", None),
     ("template", "[{when: 'a ==', then: {do: fail}}]", None),
@@ -227,7 +227,27 @@ ODD: list[Any] = [None, True, 7, "", "x", "{{ x", [], [[]], {}, {"step": {}}, {"
 WHOLE = yaml.safe_load(
     """
     {apiVersion: noetl.io/v2, kind: Playbook, metadata: {name: t}, workload: {n: 1},
-     executor: {spec: {entry_step: s}}, workflow: [
+     executor: {profile: local, requires: {tools: [noop], features: [f]},
+      spec: {entry_step: s, final_step: u, no_next_is_error: false, timeout: 3,
+             policy: {limits: {max_visits: 3}}}},
+     keychain: [{name: k, kind: secrets, map: {a: "{{ b }}"}}],
+     workbook: [{name: w, tool: {kind: noop, input: {a: 1}}}, {name: o, type: noop, a: 1},
+                {name: l, tool: [{kind: noop}, {kind: workbook, name: w}]}],
+     workflow: [
+      {step: c, tool: {kind: workbook, name: w, input: {b: 1}}, timeout_seconds: 1, when: z,
+       loop: {cursor: {kind: postgres, claim: x, auth: a, options: {b: 1}}, iterator: i,
+              spec: {mode: cursor, frame: {max_rows: 1, process: row, lease_seconds: 3}}},
+       spec: {policy: {admit: {mode: exclusive, rules: [{when: x, then: {allow: true}},
+                                                        {else: {then: {allow: false}}}]}}},
+       output: {store: {kind: auto}, output_select: [a.b], select: [{path: a, as: c}]}},
+      {step: d, tool: [{kind: workbook, task: o, name: q}, {kind: noop, args: {a: 1},
+        retry: {max_attempts: 2, backoff_seconds: 1, retry_on_status: [500], retry_on: [timeout]},
+        eval: [{expr: a, do: fail, set_ctx: {b: 1}}, {else: {do: retry}}]}], vars: {a: 1},
+       args: {b: 1}, case: [{when: x, then: [{set: {a: 1}}, {next: [{step: s, args: {b: 2}}]}],
+                             else: [{next: u}]}]},
+      {step: e, tool: {kind: python, script: {uri: u, source: {type: file}}, libs: {a: b}},
+       loop: {in: [1], mode: parallel, max_in_flight: 2}, next: u},
+      {step: f, tool: {kind: workbook, name: l}},
       {step: s, timeout: 3, input: {a: 1}, set: {ctx.a: 1}, spec: {timeout: 2}, pool: p,
        loop: {in: [1], iterator: i, spec: {mode: parallel, max_in_flight: 2}},
        tool: [{name: a, kind: noop, set: {b: 1}, spec: {policy: {rules: [
@@ -249,12 +269,17 @@ def _places(data: Any) -> list[tuple[Any, Any]]:
 
 @pytest.mark.parametrize("odd", ODD, ids=repr)
 def test_an_odd_value_anywhere_is_a_finding_and_never_a_crash(odd: Any) -> None:
-    for number in range(len(_places(WHOLE))):
-        data = copy.deepcopy(WHOLE)
-        container, key = _places(data)[number]
-        container[key] = odd
+    data = copy.deepcopy(WHOLE)
+    for container, key in _places(data):
+        kept, container[key] = container[key], odd
         with contextlib.suppress(InvalidPlaybookError):
-            assert parse(json.dumps(data), KINDS).steps
+            assert parse_source(Source(data), KINDS).steps
+        container[key] = kept
+    assert data == WHOLE, "reading changes nothing"
+
+
+def test_the_playbook_that_is_made_odd_is_right_as_it_is() -> None:
+    assert len(parse_source(Source(WHOLE), KINDS).steps) == 7
 
 
 # ---------------------------------------------------------------------- forms
@@ -425,6 +450,11 @@ def test_the_entry(steps: str, entry: str) -> None:
             "[{when: b, then: {set: {y: '{{ c }}'}}}]}}}",
             Needs(frozenset("abc")),
             id="its set and its rules",
+        ),
+        pytest.param(
+            "tool: {kind: noop, message: {'{{ a }}': {'{{ b }}': 1}}}, input: {'{{ c }}': 2}",
+            Needs(frozenset("abc")),
+            id="keys are rendered too",
         ),
         pytest.param("tool: {kind: python, code: '{{ a }}'}", Needs(), id="code is no template"),
         pytest.param(

@@ -9,16 +9,17 @@ from typing import Any
 import orjson
 import pytest
 
-from app.engine.sandbox import MAX_OUTPUT, Result
+from app.engine.analysis import Needs
+from app.engine.budget import MAX_OUTPUT, Meter
+from app.engine.sandbox import Result, plain
 from app.engine.scope import Scope, output_of
 from app.engine.template import (
-    Needs,
     PassThrough,
+    _Known,
     compile_condition,
     compile_text,
     holds,
     needs_of,
-    plain,
     render,
     truthy,
 )
@@ -28,7 +29,7 @@ SCOPE = Scope(
     workload={"n": 1, "word": "text", "list": [1, 2], "shop": {"items": 5, "keys": "k"}, "c": "w"},
     results={"fetch": {"rows": [7], "n": 2}, "own": {"data": "mine"}, "bare": [1]},
     ctx={"c": "ctx"},
-    local={"item": "local"},
+    local={"item": "local", "now_at": 1_700_000_000.25, "output": output_of({"rows": []})},
 )
 
 
@@ -104,6 +105,38 @@ def value(text: str, scope: Mapping[str, Any] = SCOPE) -> Any:
         pytest.param("{{ 'aXbX' | replace('X', '1', 1) }}", "a1bX", id="replace"),
         pytest.param("{{ 'a' ~ n ~ list }}", "a1[1, 2]", id="the operator ~"),
         pytest.param("{{ 2.6 | round | int }}", 3, id="round"),
+        pytest.param("{{ '7' | int + '1.5' | float }}", 8.5, id="int and float of text"),
+        pytest.param("{{ ' A ' | trim | lower }}{{ 'b' | upper }}", "aB", id="trim, lower, upper"),
+        pytest.param("{{ list | first + list | last }}", 3, id="first and last"),
+        pytest.param("{{ list | length + word | len }}", 6, id="length and len"),
+        pytest.param("{{ shop | values }}", [5, "k"], id="values"),
+        pytest.param("{{ word | safe }}", "text", id="safe changes nothing"),
+        pytest.param("{{ '<b>' | e }}", "&lt;b&gt;", id="escaped text is text"),
+        pytest.param("{{ list | tojson }}", "[1, 2]", id="tojson alone stays text"),
+        pytest.param("{{ gone.a.b | d(0) }}", 0, id="d"),
+        pytest.param("{{ output.response.x }}", None, id="a name that never was"),
+        pytest.param("{{ word[1:3] }}", "ex", id="part of a text"),
+        pytest.param("{{ gone[1:3] }}", None, id="part of nothing"),
+        pytest.param("{{ 1 in list and 3 not in list }}", True, id="in"),
+        pytest.param("{{ 1 < n + 1 <= 2 }}", True, id="comparisons in a chain"),
+        pytest.param("{{ list is sequence and n is eq 1 }}", True, id="tests"),
+        pytest.param("{{ '%(a)s-%(b)03d' % {'a': word, 'b': 7} }}", "text-007", id="percent"),
+        pytest.param("{{ '{a}/{0[0]}'.format(list, a=n) }}", "1/1", id="format by name"),
+        pytest.param("x{{ list | map('string') }}", 'x["1", "2"]', id="a generator in text"),
+        pytest.param(
+            "{% for k, v in shop | items if v == 5 recursive %}{{ k }}{{ loop.index }}{% endfor %}",
+            "items1",
+            id="a loop with everything",
+        ),
+        # The time that the scope tells.
+        pytest.param("{{ now() }}", "2023-11-14T22:13:20.250000+00:00", id="now"),
+        pytest.param("at {{ now() }}", "at 2023-11-14T22:13:20.250000+00:00", id="now in text"),
+        pytest.param("{{ utcnow().isoformat() }}", "2023-11-14T22:13:20.250000+00:00"),
+        pytest.param("{{ now().strftime('%Y-%m-%d') }}", "2023-11-14", id="now as a date"),
+        pytest.param("{{ '{:%H:%M}'.format(now()) }}", "22:13", id="now in a format"),
+        pytest.param("{{ now().timestamp() | int }}", 1_700_000_000, id="now as a number"),
+        pytest.param("{{ now() - now().replace(hour=21) }}", 3600.0, id="a span is in seconds"),
+        pytest.param("{{ {'at': now()} | tojson }}", '{"at": "2023-11-14T22:13:20.250000+00:00"}'),
     ],
 )
 def test_the_value_of_a_text(text: str, expected: Any) -> None:
@@ -147,8 +180,9 @@ def test_the_text_of_a_text(text: str, expected: str) -> None:
         pytest.param("{{ 'x' | fromjson }}", "JSONDecodeError", id="broken JSON"),
         pytest.param("{{ word.upper }}", "gives a function", id="a method without its call"),
         pytest.param("{{ self }}", "part of the template", id="the template itself"),
-        pytest.param("{% include 'x' %}", "no loader", id="including files"),
-        pytest.param("{% import 'x' as y %}", "no loader", id="importing files"),
+        pytest.param("{% include 'x' %}", "no include", id="including files"),
+        pytest.param("{% import 'x' as y %}", "no import", id="importing files"),
+        pytest.param("{{ namespace() }}", "part of the template", id="a namespace"),
         # Escapes.
         pytest.param("{{ list.append(3) }}", "SecurityError", id="changing data"),
         pytest.param("{{ ''.__class__.__mro__[1]() }}", "unsafe", id="climbing from text"),
@@ -169,6 +203,15 @@ def test_what_cannot_be_rendered_says_why_and_shows_the_text(text: str, message:
 def test_wrong_syntax_is_found_without_rendering(text: str) -> None:
     with pytest.raises(TemplateError, match="is not valid"):
         compile_text(text)
+
+
+def test_now_without_a_time_says_so() -> None:
+    with pytest.raises(TemplateError, match="no time here"):
+        value("{{ now() }}", {})
+
+
+def test_a_field_called_as_a_function_wins_where_it_is_read() -> None:
+    assert value("{{ now }}", {"now": 5, "now_at": 0}) == 5
 
 
 def test_a_format_cannot_reach_attributes() -> None:
@@ -227,8 +270,8 @@ def test_a_list_that_holds_one_list_many_times_is_measured_before_it_is_copied()
     shared: list[Any] = [1]
     for _ in range(40):
         shared = [shared, shared]
-    with pytest.raises(TemplateError, match="items"):
-        plain(shared)
+    with pytest.raises(TemplateError, match="too much work"):
+        plain(shared, Meter())
 
 
 def test_output_up_to_the_limit_is_given() -> None:
@@ -308,6 +351,23 @@ def test_equal_texts_are_compiled_once() -> None:
     assert compile_text("{{ once }}") is compile_text("{{ once }}")
 
 
+def test_templates_are_remembered_up_to_a_weight() -> None:
+    known = _Known(100)
+    compiled = compile_text("{{ once }}")
+    for text in "abcde":
+        known.put(text, compiled, 24)
+    assert [known.get(text) is not None for text in "abcde"] == [False, True, True, True, True]
+    known.put("wide", compiled, 26)
+    assert known.get("wide") is None
+
+
+def test_a_check_compiles_nothing_that_python_takes_anyway() -> None:
+    program = compile_text("{{ never_rendered }}").program
+    assert program is not None
+    assert program._template is None
+    assert program.template() is program.template()
+
+
 # ---------------------------------------------------------------------- what a template needs
 @pytest.mark.parametrize(
     ("text", "needs"),
@@ -322,6 +382,8 @@ def test_equal_texts_are_compiled_once() -> None:
         pytest.param("{{ workload | tojson }}", Needs(everything=True), id="bare workload"),
         pytest.param("{{ ctx[a] }}", Needs(frozenset("a"), everything=True), id="a computed key"),
         pytest.param("{% set a = b %}{{ a }}", Needs(frozenset("b")), id="its own names are not"),
+        pytest.param("{{ now() }}{{ range(n) }}", Needs(frozenset("n")), id="functions are not"),
+        pytest.param("{{ now }}", Needs(frozenset({"now"})), id="a field may be called now"),
         pytest.param("{% for x in y %}{{ x.z }}{% endfor %}", Needs(frozenset("y")), id="a loop"),
         pytest.param(
             "{{ ctx.x }}{{ ctx }}", Needs(frozenset("x"), everything=True), id="both uses of ctx"
@@ -341,8 +403,9 @@ def test_conditions_have_needs_too() -> None:
 
 # ---------------------------------------------------------------------- scopes
 def test_later_layers_win_and_each_name_is_listed_once() -> None:
-    assert list(SCOPE) == ["n", "word", "list", "shop", "c", "fetch", "own", "bare", "item"]
-    assert len(SCOPE) == 9
+    durable = ["n", "word", "list", "shop", "c", "fetch", "own", "bare"]
+    assert sorted(SCOPE) == sorted([*durable, "item", "now_at", "output"])
+    assert len(SCOPE) == 11
     assert SCOPE.with_ctx({"n": 5})["n"] == 5
     assert SCOPE.with_local({"c": 6})["c"] == 6
     assert SCOPE["c"] == "ctx", "the scope itself does not change"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from app.engine.events import Entry
-from app.engine.ports import Dispatch, Pointer
+from app.actors.fetching import Asker, Fetched, Fetcher
+from app.engine.events import ChildStarted, Entry
+from app.engine.ports import CatalogEntry, Dispatch, Pointer
 from app.errors import UnavailableError
 from app.services.control import Control, Ports, control
 from app.settings import load
@@ -26,6 +29,8 @@ class Recorder:
 
     sent: list[Dispatch] = field(default_factory=list)
     wakes: list[int] = field(default_factory=list)
+    #: The delayed ones of them, with their delay in seconds.
+    later: list[tuple[int, float]] = field(default_factory=list)
     down: bool = False
     held: int = 0
 
@@ -33,9 +38,11 @@ class Recorder:
         self._check()
         self.sent.extend(steps)
 
-    def wake(self, execution_ids: Iterable[int]) -> None:
+    def wake(self, execution_ids: Iterable[int], *, delay: float = 0.0) -> None:
         self._check()
-        self.wakes.extend(execution_ids)
+        ids = list(execution_ids)
+        self.wakes.extend(ids)
+        self.later.extend((execution_id, delay) for execution_id in ids if delay)
 
     def depth(self, queue: str) -> int:
         return self.held
@@ -54,9 +61,12 @@ class Bench:
     dispatcher: Recorder
     now: list[float]
 
+    def register(self, workflow: str, name: str = "t") -> CatalogEntry:
+        head = f"apiVersion: noetl.io/v2\nkind: Playbook\nmetadata: {{name: {name}}}\n"
+        return self.control.catalog.register(head + workflow)
+
     def start(self, workflow: str, payload: dict[str, Any] | None = None) -> int:
-        head = "apiVersion: noetl.io/v2\nkind: Playbook\nmetadata: {name: t}\n"
-        entry = self.control.catalog.register(head + workflow)
+        entry = self.register(workflow)
         return self.control.executions.start(
             catalog_id=entry.catalog_id, payload=payload
         ).execution_id
@@ -85,9 +95,28 @@ class Bench:
         report = Report(**pointer._asdict(), **values)
         return self.control.work.report(ReportRequest(worker=worker, reports=[report])).answers[0]
 
+    def read(self, pointer: Pointer, value: Any) -> Any:
+        """*value* of a granted claim as the worker's templates read it."""
+        asker = Asker(pointer, threading.Event(), time.monotonic() + 30)
+        return Fetched(Fetcher(self.control.work), asker).open(value)
+
     def work(self, pointer: Pointer, result: Any = None) -> None:
         assert self.claim(pointer).granted
         assert self.report(pointer, result).accepted
+
+    def settle(self, execution_id: int, result: Any = None, *, most: int = 200) -> None:
+        """Do all the work of an execution, each step with *result*, until nothing is left to do."""
+        for _ in range(most):
+            pointers = self.advance(execution_id)
+            if not pointers:
+                return
+            for pointer in pointers:
+                self.work(pointer, result)
+
+    def children(self, execution_id: int) -> list[int]:
+        """The sub-playbooks that an execution started, in their order."""
+        events = (entry.event for entry in self.log(execution_id))
+        return [event.child_execution_id for event in events if isinstance(event, ChildStarted)]
 
     def types(self, execution_id: int) -> list[str]:
         return [entry.event.type for entry in self.log(execution_id)]

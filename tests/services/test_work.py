@@ -179,8 +179,10 @@ def test_a_large_result_goes_by_reference_and_is_read_back(
     assert set(done.result) == {"_ref", "_store", "_size_bytes", "_preview"}  # type: ignore[union-attr]
     variables = bench.claim(second).variables
     assert variables is not None
-    assert variables.results["a"]["v"] == rows
-    assert variables.results["a"]["_size_bytes"] > 100
+    assert variables.results["a"] == done.result  # type: ignore[union-attr]
+    read = bench.read(second, variables.results["a"])
+    assert read["v"] == rows
+    assert read["_size_bytes"] > 100
 
 
 def test_conditions_see_through_references(make_bench: Callable[..., Bench]) -> None:

@@ -103,7 +103,7 @@ def test_the_tables_in_code_are_those_of_the_migrations(
 
 def test_the_head_is_one_and_its_files_are_found() -> None:
     assert (migrations.folder() / "env.py").is_file()
-    assert migrations.head() == "0001"
+    assert migrations.head() == "0002"
 
 
 @pytest.mark.parametrize(

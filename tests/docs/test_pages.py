@@ -1,14 +1,11 @@
-"""The pages say what is true: generated ones are current, links lead somewhere, the tutorial works."""
+"""The pages say what is true: generated ones are current, links lead somewhere."""
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 import yaml
@@ -17,9 +14,7 @@ from app.store.tables import SCHEMA
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("playbooks/**/*.md")])
-TUTORIAL = ROOT / "docs" / "language" / "tutorial.md"
 LINK = re.compile(r"\]\((?!https?:)([^)]+)\)")
-LESSON = re.compile(r"```yaml\n(.*?)```\n+```json\n(.*?)```", re.DOTALL)
 
 
 def generator() -> ModuleType:
@@ -39,14 +34,6 @@ def anchors(page: Path) -> set[str]:
     return {heading.replace(" ", "-") for heading in kept}
 
 
-def lessons() -> list[Any]:
-    """The playbooks of the tutorial, each with the result that is printed below it."""
-    return [
-        pytest.param(text, json.loads(result), id=yaml.safe_load(text)["metadata"]["name"])
-        for text, result in LESSON.findall(TUTORIAL.read_text())
-    ]
-
-
 def test_the_reference_of_settings_is_current() -> None:
     page = generator()
     written = page.SETTINGS.read_text()
@@ -58,6 +45,12 @@ def test_the_reference_of_tools_is_current() -> None:
     assert page.TOOLS.read_text() == page.tools_page(), "run: python docs/make_reference.py"
 
 
+def test_the_reference_of_keys_and_findings_is_current() -> None:
+    page = generator()
+    for file, text in ((page.KEYS, page.keys_page()), (page.FINDINGS, page.findings_page())):
+        assert file.read_text() == text, "run: python docs/make_reference.py"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_its_links_lead_somewhere(page: Path) -> None:
     for link in LINK.findall(page.read_text()):
@@ -65,23 +58,6 @@ def test_its_links_lead_somewhere(page: Path) -> None:
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), f"{link} leads nowhere"
         assert not anchor or anchor in anchors(target), f"{link} names no heading"
-
-
-def test_the_tutorial_has_its_six_lessons() -> None:
-    assert len(lessons()) == 6
-
-
-@pytest.mark.parametrize(("text", "expected"), lessons())
-def test_a_lesson_of_the_tutorial_gives_what_it_says(
-    text: str,
-    expected: Any,
-    tmp_path: Path,
-    run_local: Callable[[Path, dict[str, Any]], dict[str, Any]],
-) -> None:
-    path = tmp_path / "first.yaml"
-    path.write_text(text)
-    ended = run_local(path, {})
-    assert (ended["status"], ended["result"]) == ("COMPLETED", expected)
 
 
 def test_the_readme_names_every_example() -> None:

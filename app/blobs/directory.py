@@ -1,0 +1,112 @@
+"""Blobs as files below one folder, which every process of the control plane must see.
+
+A file has its name from the moment it is complete and on disk: what is being written has another
+one, and a crash leaves at most such a leftover behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from urllib.parse import quote
+
+from app.errors import UnavailableError
+
+#: The longest name of a file that common file systems take, less what the temporary name adds.
+LONGEST = 255 - 32
+
+
+class DirectoryBlobs:
+    """One file per blob, in 65,536 folders, readable for their owner alone; see ``BlobStore``."""
+
+    kind = "disk"
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def put(self, key: str, data: bytes) -> None:
+        path = self._path(key)
+        with self._telling("written"):
+            self._make(path.parent)
+            part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
+            try:
+                _write(part, data)
+                part.replace(path)
+                _sync_folder(path.parent)
+            finally:
+                part.unlink(missing_ok=True)
+
+    def get(self, key: str) -> bytes | None:
+        with self._telling("read"):
+            try:
+                return self._path(key).read_bytes()
+            except FileNotFoundError:
+                return None
+
+    def size(self, key: str) -> int | None:
+        with self._telling("read"):
+            try:
+                return self._path(key).stat().st_size
+            except FileNotFoundError:
+                return None
+
+    def delete(self, key: str) -> None:
+        with self._telling("deleted"):
+            self._path(key).unlink(missing_ok=True)
+
+    def _path(self, key: str) -> Path:
+        """Keys may hold any character: no two have the same file, and none leads out of the root."""
+        digest = sha256(key.encode()).hexdigest()
+        name = quote(key, safe="")
+        if len(name) > LONGEST:
+            # The end tells more than the beginning, which is the same for a whole execution.
+            name = f"{digest}-{name[-(LONGEST - len(digest) - 1) :]}"
+        elif name.strip(".") == "":
+            name = digest
+        return self._root / digest[:2] / digest[2:4] / name
+
+    def _make(self, folder: Path) -> None:
+        """*folder* and its parents, each entry of them on disk."""
+        if folder.is_dir():
+            return
+        missing = [folder]
+        while not missing[-1].parent.is_dir():
+            missing.append(missing[-1].parent)
+        for path in reversed(missing):
+            path.mkdir(mode=0o700, exist_ok=True)
+            _sync_folder(path.parent)
+
+    @contextmanager
+    def _telling(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            raise UnavailableError(
+                f"a blob cannot be {what} in {self._root}: {exc.strerror or exc}",
+                remedy="make room, or see to the rights of the folder (setting CALLBOARD_BLOBS)",
+            ) from exc
+
+
+def _write(path: Path, data: bytes) -> None:
+    # Exclusive: nobody else can have made a file of this name, nor a link in its place.
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(fd, "wb", buffering=0) as file:  # noqa: PTH123 (a descriptor has no path)
+        rest = memoryview(data)
+        while rest:
+            rest = rest[file.write(rest) :]
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        # Some network file systems refuse this and keep the entry without it.
+        with contextlib.suppress(OSError):
+            os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,90 @@
+"""What can be wrong with a playbook: every code a finding may carry, and what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+CODES: Mapping[str, str] = {
+    # the text
+    "yaml-size": "The document has more bytes than are allowed.",
+    "yaml-encoding": "The text is not UTF-8.",
+    "yaml-syntax": "The text is not valid YAML.",
+    "yaml-empty": "The document is empty.",
+    "yaml-depth": "The document is nested too deeply or has too many nodes.",
+    "yaml-alias": "Aliases refer to themselves or expand to too much.",
+    "yaml-merge": "'<<' merges something that is no mapping.",
+    "yaml-key": "A key is neither a word nor text.",
+    "yaml-duplicate-key": "A key appears twice in one mapping.",
+    "yaml-value": "A value cannot be read as what its form says it is.",
+    "yaml-word": "A word such as yes or off is read as true or false (a warning).",
+    "yaml-octal": "A number with a leading zero is read as octal (a warning).",
+    # the document
+    "playbook-form": "The document is not a mapping.",
+    "api-version": "apiVersion is missing or names another language.",
+    "kind": "kind is missing or names something that cannot run.",
+    "metadata-name": "The playbook has no name.",
+    "workflow": "workflow is missing, empty or no list.",
+    "refused-key": "A key is not part of the language; another says the same.",
+    "unknown-key": "A key is not known, and close to one that is.",
+    "mapping": "A value must be a mapping.",
+    "list": "A value must be a list.",
+    "text": "A value must be text.",
+    "flag": "A value must be true or false.",
+    "number": "A value must be a number that makes sense at its place.",
+    "template": "A template cannot be compiled.",
+    "condition": "A condition is neither a template nor true or false.",
+    "keychain-in-engine": "A secret is named where the engine, which has none, renders the value.",
+    # executor and keychain
+    "entry-step": "The entry step is no step.",
+    "final-step": "The final step is no step.",
+    "profile": "The executor's profile is unknown.",
+    "keychain-name": "A keychain entry has no name.",
+    "duplicate-keychain": "Two keychain entries have the same name.",
+    # workbook
+    "workbook-name": "A workbook entry has no name, or a step names one that does not exist.",
+    "workbook-tool": "A workbook entry has no tool.",
+    "workbook-cycle": "Workbook entries refer to each other in a circle.",
+    "workbook-sequence": "A list of workbook tools stands where only one tool can.",
+    "duplicate-workbook": "Two workbook entries have the same name.",
+    # steps
+    "step-name": "A step has no name, or too long a one.",
+    "duplicate-step": "Two steps have the same name.",
+    "older-form": "An older form says something that today's language cannot.",
+    "timeout": "A timeout is not a time.",
+    "pool": "The name of a pool has characters it cannot have.",
+    "admit": "An admission rule does not say whether the step may begin.",
+    "output-select": "A selected part of the output has no path, or its name is taken.",
+    # tools
+    "tool-missing": "A step has a key that only means something with a tool.",
+    "tool-form": "A tool is neither a mapping nor a list of them.",
+    "tool-kind": "A tool does not say of which kind it is.",
+    "unknown-tool": "There is no tool of that kind.",
+    "duplicate-task": "Two tasks of a step have the same name.",
+    "script-form": "A script does not say where its text is.",
+    "libs-form": "libs is not a mapping from names to modules.",
+    # policy rules
+    "rules": "Policy rules are not a list.",
+    "rule": "A rule has no condition, or two that contradict each other.",
+    "rule-then": "A rule does not say what follows.",
+    "rule-do": "A rule's action is unknown.",
+    "policy-mode": "The mode of a policy is unknown.",
+    "on-unmatched": "What follows where no rule holds is unknown.",
+    "backoff": "The way waits grow between tries is unknown.",
+    "retry-bound": "A retry has no bound.",
+    "jump": "A rule jumps to a task that does not exist.",
+    # loops
+    "loop-in": "A loop has nothing to go over.",
+    "loop-source": "A loop has both a collection and a cursor.",
+    "loop-mode": "The mode of a loop is unknown or does not fit it.",
+    "max-in-flight": "max_in_flight is not a positive whole number.",
+    "iterator": "The iterator is not a name.",
+    "cursor-claim": "A cursor has no claim.",
+    "frame-process": "A frame's process is neither row nor frame.",
+    "retry-mode": "A frame's retry_mode is unknown.",
+    # next
+    "next-form": "next is in no form that is known.",
+    "next-mode": "The mode of next is unknown.",
+    "on-no-match": "What follows where no arc matches is unknown.",
+    "arc-step": "An arc does not say where it leads.",
+    "arc-to-nowhere": "An arc leads to a step that does not exist.",
+}

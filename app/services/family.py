@@ -1,0 +1,181 @@
+"""Parents and children: starting sub-playbooks, telling who waits, cancelling what is left behind.
+
+A child begins in the same transaction as the event of its parent that says so. Its end is told to
+the parent in a transaction of its own; where a process dies in between, the sweeper tells it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from app.engine.children import Caller, CallName, Outcome, Target, ending
+from app.engine.decide import cancel
+from app.engine.events import ChildStarted, Event, StepKey
+from app.engine.ports import (
+    Clock,
+    Dispatcher,
+    Draft,
+    DuplicateEventError,
+    EventLog,
+    ExecutionFilter,
+    LogTransaction,
+)
+from app.engine.state import Execution, replay
+from app.errors import BadRequestError, InvalidPlaybookError, NotFoundError
+from app.services.catalog import CatalogService
+from app.services.large import Storage
+from app.services.opening import opening
+from app.services.reading import Reader
+
+log = structlog.get_logger(__name__)
+
+#: Children settled per run of the sweeper.
+BATCH = 500
+
+
+class Family:
+    """What binds executions to each other."""
+
+    def __init__(
+        self,
+        events: EventLog,
+        catalog: CatalogService,
+        dispatcher: Dispatcher,
+        reader: Reader,
+        *,
+        storage: Storage,
+        clock: Clock,
+    ) -> None:
+        self._log = events
+        self._catalog = catalog
+        self._dispatcher = dispatcher
+        self._reader = reader
+        self._storage = storage
+        self._clock = clock
+
+    # ------------------------------------------------------------------ starting
+    def target(self, call: CallName) -> Target | None:
+        """What a call leads to; None where nothing is registered there, or nothing that can run."""
+        try:
+            entry = self._catalog.entry(call.path, version=call.version, catalog_id=call.catalog_id)
+            self._catalog.playbook(entry.catalog_id)
+        except (NotFoundError, InvalidPlaybookError, BadRequestError) as exc:
+            log.info("call.refused", call=str(call), reason=exc.message)
+            return None
+        return Target(entry.catalog_id, entry.path, entry.version)
+
+    def begin(self, tx: LogTransaction, parent: int, state: Execution, event: Event) -> Event:
+        """*event* as the parent's log keeps it, and the log of the child that it starts begun."""
+        if not isinstance(event, ChildStarted):
+            return event
+        entry = self._catalog.entry(catalog_id=event.catalog_id)
+        caller = Caller(*event.key, event.attempt, event.returns or "", event.resumes, event.fails)
+        started = opening(
+            entry,
+            self._catalog.playbook(event.catalog_id),
+            event.payload,
+            now=self._clock(),
+            parent_execution_id=parent,
+            depth=state.depth + 1,
+            caller=caller.to_dict() if event.waits else None,
+        )
+        tx.begin(event.child_execution_id)
+        tx.append(event.child_execution_id, [Draft(started)])
+        return replace(event, payload=None)
+
+    def wake(self, execution_id: int, events: Sequence[Event]) -> None:
+        """Wake the children that *events* of *execution_id* started, and see to their deadlines."""
+        started = [event for event in events if isinstance(event, ChildStarted)]
+        if not started:
+            return
+        self._dispatcher.wake(event.child_execution_id for event in started)
+        now = self._clock()
+        for at in {event.deadline for event in started if event.deadline is not None}:
+            self._dispatcher.wake([execution_id], delay=max(0.0, at - now))
+        if any(not event.waits for event in started):
+            self._dispatcher.wake([execution_id])
+
+    # ------------------------------------------------------------------ ending
+    def settle(self, execution_id: int, state: Execution) -> None:
+        """After the end of *execution_id*: tell who waits for it, cancel what it waited for.
+
+        Whoever cancels an execution cancels its children himself.
+        """
+        if state.caller is not None and state.parent_execution_id is not None:
+            self._tell(execution_id, state)
+        if state.status == "failed":
+            for child in state.children.values():
+                if child.waits:
+                    self.cancel(child.execution_id, f"execution {execution_id} has ended")
+
+    def _tell(self, execution_id: int, state: Execution) -> None:
+        assert state.caller is not None
+        assert state.parent_execution_id is not None
+        caller, parent = Caller(**state.caller), state.parent_execution_id
+        event = ending(caller, self._outcome(execution_id, caller, state))
+        try:
+            with self._log.transaction([parent]) as tx:
+                if not self._is_waiting(tx, parent, caller.key):
+                    return
+                told = self._storage.lighten(tx, parent, event)
+                tx.append(parent, [Draft(told, f"child:{execution_id}")])
+        except DuplicateEventError:
+            return  # told already
+        self._dispatcher.wake([parent])
+
+    @staticmethod
+    def _is_waiting(tx: LogTransaction, parent: int, key: StepKey) -> bool:
+        return not tx.ended([parent]) and tx.attempts([(parent, key)])[parent, key].ended is None
+
+    def _outcome(self, execution_id: int, caller: Caller, state: Execution) -> Outcome:
+        error = str(state.error.get("message", "")) if state.error else None
+        value: Any = None
+        name = caller.returns or last_step(state)
+        if name in state.steps and state.steps[name].result_seq:
+            value = self._reader.result(execution_id, state.steps[name].result_seq)
+        return Outcome(execution_id, state.path, state.status, value, error)
+
+    # ------------------------------------------------------------------ cancelling
+    def cancel(self, execution_id: int, reason: str | None) -> list[int]:
+        """End the execution and its open descendants; the ids of those that this call ended."""
+        cancelled = [execution_id] if self.cancel_one(execution_id, reason) else []
+        return cancelled + self.cancel_children(execution_id, reason)
+
+    def cancel_children(self, execution_id: int, reason: str | None) -> list[int]:
+        """End the open descendants of an execution, those included that nobody waits for."""
+        query = ExecutionFilter(parent_execution_id=execution_id, limit=10_000)
+        children = self._log.executions(query)
+        return [
+            cancelled for child in children for cancelled in self.cancel(child.execution_id, reason)
+        ]
+
+    def cancel_one(self, execution_id: int, reason: str | None, *, cascade: bool = True) -> bool:
+        """End the execution alone, and tell who waits for it; False where it had ended."""
+        with self._log.transaction([execution_id]) as tx:
+            state = replay(tx.read(execution_id))
+            events = cancel(state, reason, cascade=cascade)
+            entries = tx.append(execution_id, [Draft(event) for event in events])
+        if events:
+            self.settle(execution_id, replay(entries, state))
+        return bool(events)
+
+    # ------------------------------------------------------------------ repair
+    def repair(self) -> int:
+        """Tell ends that nobody told, cancel orphans; how many. The sweeper asks for this."""
+        count = 0
+        for execution_id in self._log.untold(limit=BATCH):
+            self._tell(execution_id, replay(self._log.read(execution_id)))
+            count += 1
+        for execution_id in self._log.orphans(limit=BATCH):
+            count += self.cancel_one(execution_id, "the execution that waited for it has ended")
+        return count
+
+
+def last_step(state: Execution) -> str:
+    """The step that ended last; "" where none has a result."""
+    ended = {name: step.result_seq for name, step in state.steps.items() if step.result_seq}
+    return max(ended, key=ended.__getitem__, default="")
