@@ -64,7 +64,7 @@ class Resume(Wire):
 
 
 class Variables(Wire):
-    """The values that the templates of a step name, by layer (see ``engine.scope``)."""
+    """The values that the templates of a step name, by layer (see ``engine.templates.scope``)."""
 
     workload: dict[str, Any] = {}
     results: dict[str, Any] = {}

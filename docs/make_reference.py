@@ -11,10 +11,10 @@ from typing import Any
 from pydantic import AliasChoices
 from pydantic.fields import FieldInfo
 
-from app.engine.codes import CODES
-from app.engine.grammar.forms import FORMS
-from app.engine.grammar.shapes import Form, Key, words_of
-from app.engine.lint.codes import LINT_CODES
+from app.engine.language.codes import CODES
+from app.engine.language.grammar.forms import FORMS
+from app.engine.language.grammar.shapes import Form, Key, words_of
+from app.engine.language.lint.codes import LINT_CODES
 from app.settings import Settings
 from app.tools import Tool, kinds, load_tool
 

@@ -16,7 +16,7 @@ from app.engine.iteration import loop_names
 from app.engine.playbook import Step
 from app.engine.ports import Pointer
 from app.engine.references import REF, is_reference, opened, whole
-from app.engine.scope import Lazy, Scope
+from app.engine.templates.scope import Lazy, Scope
 from app.errors import ToolError, UnavailableError
 from app.services.weighted import Weighted
 from app.services.work import Worked

@@ -15,9 +15,9 @@ from app.engine.names import scope_key
 from app.engine.playbook import Rule, Step, Task
 from app.engine.policy import Action, choose, delay, jump_target
 from app.engine.references import selection, whole
-from app.engine.sandbox import Result
-from app.engine.scope import Scope
-from app.engine.template import compile_text, render
+from app.engine.templates.sandbox import Result
+from app.engine.templates.scope import Scope
+from app.engine.templates.template import compile_text, render
 from app.errors import CallboardError, TemplateError, ToolError
 from app.tools import Context, Parked, Tool, load_tool
 from app.wire import Resume

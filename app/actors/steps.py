@@ -19,13 +19,13 @@ import structlog
 from app.actors.batch import Batcher
 from app.actors.fetching import Asker, Fetched, Fetcher, referring
 from app.actors.sequence import Outcome, TaskSequence
-from app.engine.checks import whole
-from app.engine.parse import parse_step
+from app.engine.language.checks import whole
+from app.engine.language.parse import parse_step
+from app.engine.language.tasks import Kinds
 from app.engine.playbook import Step
 from app.engine.ports import Pointer
-from app.engine.scope import Scope
-from app.engine.tasks import Kinds
-from app.engine.template import render
+from app.engine.templates.scope import Scope
+from app.engine.templates.template import render
 from app.errors import (
     BadRequestError,
     CallboardError,

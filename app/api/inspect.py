@@ -9,9 +9,9 @@ from pydantic import ConfigDict, Field
 
 from app.api.bodies import PlaybookBody, answer
 from app.api.dependencies import ControlDep, ExecutionId, SettingsDep
-from app.engine.mermaid import mermaid
-from app.engine.outline import outline
-from app.engine.plan import explain
+from app.engine.plans.mermaid import mermaid
+from app.engine.plans.outline import outline
+from app.engine.plans.plan import explain
 from app.engine.playbook import Playbook
 from app.services.catalog import envelope_of
 from app.services.control import limits_of

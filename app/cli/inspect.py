@@ -58,10 +58,10 @@ def explain(session: Session, reference: str, as_mermaid: bool, as_json: bool) -
 
 
 def _explained(session: Session, path: Path) -> dict[str, Any]:
-    from app.engine.mermaid import mermaid
-    from app.engine.outline import outline
-    from app.engine.parse import parse
-    from app.engine.plan import explain as planned
+    from app.engine.language.parse import parse
+    from app.engine.plans.mermaid import mermaid
+    from app.engine.plans.outline import outline
+    from app.engine.plans.plan import explain as planned
     from app.services.control import limits_of
     from app.services.replaying import state_of
     from app.wiring import ToolKinds

@@ -160,8 +160,8 @@ def _read(path: Path) -> str:
 
 def _with_entry(text: str, name: str, entry: str | None, settings: Settings) -> str:
     """The playbook with *entry* as its first step. Raises ``InvalidPlaybookError``."""
-    from app.engine.parse import parse
-    from app.engine.source import read
+    from app.engine.language.parse import parse
+    from app.engine.language.source import read
     from app.wiring import ToolKinds
 
     playbook = parse(text, ToolKinds(), name=name, max_bytes=settings.playbook_bytes)

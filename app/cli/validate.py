@@ -122,7 +122,7 @@ def _asked(client: Client, text: Text) -> Verdict:
 
 
 def _examined(session: Session, text: Text) -> Verdict:
-    from app.engine.examine import examine
+    from app.engine.language.examine import examine
     from app.wiring import ToolKinds
 
     other = _other_kind(text)
@@ -143,7 +143,7 @@ def _other_kind(text: Text) -> str | None:
     """Why a file found in a folder is none of our business; None where it is to be checked."""
     if not text.found:
         return None
-    from app.engine.source import read
+    from app.engine.language.source import read
 
     try:
         data = read(text.content, name=text.name).data

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
-from app.engine.checks import duration, whole
 from app.engine.events import ChildEnded, StepDone, StepFailed, StepKey
+from app.engine.language.checks import duration, whole
 
 #: Words that mean "the newest version".
 _NEWEST = frozenset({"", "latest"})

@@ -28,7 +28,7 @@ from app.engine.names import Origin, scope_key
 from app.engine.outgoing import Outgoing
 from app.engine.playbook import Arc, Playbook, Step
 from app.engine.state import Execution, StepState
-from app.engine.template import holds, render
+from app.engine.templates.template import holds, render
 from app.engine.values import Values
 from app.errors import TemplateError
 

@@ -12,7 +12,7 @@ from app.engine.events import Event
 from app.engine.names import Names
 from app.engine.playbook import Playbook, Step
 from app.engine.state import Execution, evolve
-from app.engine.template import render
+from app.engine.templates.template import render
 from app.engine.values import Values
 from app.errors import BadRequestError, TemplateError
 

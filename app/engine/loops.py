@@ -7,10 +7,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from app.engine.checks import whole
+from app.engine.language.checks import whole
 from app.engine.playbook import Loop
-from app.engine.scope import Scope
-from app.engine.template import render
+from app.engine.templates.scope import Scope
+from app.engine.templates.template import render
 
 
 def collection(value: Any) -> list[Any]:

@@ -12,8 +12,8 @@ from app.engine.events import NO_LOOP, StepKey
 from app.engine.iteration import loop_names
 from app.engine.playbook import Step
 from app.engine.references import output_over
-from app.engine.scope import Lazy, Scope, as_result
 from app.engine.state import Execution
+from app.engine.templates.scope import Lazy, Scope, as_result
 from app.engine.values import Values
 
 #: A completion whose arc led somewhere: step and visit.

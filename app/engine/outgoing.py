@@ -26,7 +26,7 @@ from app.engine.names import Origin
 from app.engine.playbook import Step
 from app.engine.references import whole
 from app.engine.state import Child, Due, StepState
-from app.engine.template import render
+from app.engine.templates.template import render
 from app.errors import TemplateError
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.engine.analysis import Needs
 from app.engine.graph import Graph
+from app.engine.templates.analysis import Needs
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.engine.playbook import Rule
-from app.engine.template import holds
+from app.engine.templates.template import holds
 
 PREVIOUS = frozenset({"previous", "prev", "_previous", "@previous"})
 

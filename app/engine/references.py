@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 from app.engine.encoding import dumps
-from app.engine.sandbox import Result
-from app.engine.scope import output_of
+from app.engine.templates.sandbox import Result
+from app.engine.templates.scope import output_of
 from app.errors import BadRequestError
 
 #: Key that marks a value kept outside the log.

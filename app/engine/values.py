@@ -22,7 +22,7 @@ from app.engine.events import (
     StepKey,
 )
 from app.engine.references import FIELDS, REF, LoopResults, is_reference, opened, whole
-from app.engine.template import PassThrough
+from app.engine.templates.template import PassThrough
 
 __all__ = [
     "FIELDS",

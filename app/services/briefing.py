@@ -8,7 +8,6 @@ from typing import Any
 
 import structlog
 
-from app.engine.analysis import Needs
 from app.engine.encoding import loads
 from app.engine.events import (
     ChildEnded,
@@ -27,6 +26,7 @@ from app.engine.names import execution_names
 from app.engine.playbook import Step
 from app.engine.references import REF, Place, is_reference, loop_reference, place_of
 from app.engine.state import Execution
+from app.engine.templates.analysis import Needs
 from app.engine.values import Values, rows_of, stats_of
 from app.errors import UnavailableError
 from app.services.catalog import CatalogService

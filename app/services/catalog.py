@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app.engine.examine import CheckedKinds, Examined, examine
-from app.engine.parse import parse
+from app.engine.language.examine import CheckedKinds, Examined, examine
+from app.engine.language.parse import parse
+from app.engine.language.source import read
 from app.engine.playbook import Playbook
 from app.engine.ports import Catalog, CatalogEntry
-from app.engine.source import read
 from app.errors import BadRequestError, Finding, NotFoundError
 from app.services.cache import Lru
 from app.services.schema import schema_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from app.engine.decide import Limits
-from app.engine.examine import CheckedKinds
+from app.engine.language.examine import CheckedKinds
 from app.engine.ports import BlobStore, Catalog, Clock, Dispatcher, EventLog, NewId, RuntimeRegistry
 from app.services.advance import Advance
 from app.services.briefing import Briefing

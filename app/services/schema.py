@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.engine.examine import CheckedKinds
-from app.engine.grammar.schema import document_schema, tool_schema
+from app.engine.language.examine import CheckedKinds
+from app.engine.language.grammar.schema import document_schema, tool_schema
 from app.errors import NotFoundError
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
+from app.engine.language.source import MAX_BYTES, read
 from app.engine.ports import CatalogEntry
-from app.engine.source import MAX_BYTES, read
 from app.errors import InvalidPlaybookError
 from app.store.memory import MemoryCatalog
 

@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import AliasChoices, BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from app.engine.source import texts
-from app.engine.template import has_template
+from app.engine.language.source import texts
+from app.engine.templates.template import has_template
 from app.errors import Complaint
 
 #: Keys that any tool may have beside its own; the engine reads them, or nobody does.

@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 from app.actors.sequence import Outcome, TaskSequence
-from app.engine.parse import parse_step
+from app.engine.language.parse import parse_step
 from app.engine.playbook import Rule
 from app.engine.policy import Action, choose, delay, jump_target
-from app.engine.scope import Scope
+from app.engine.templates.scope import Scope
 from app.errors import TemplateError
 from app.settings import load
 from app.tools import Context

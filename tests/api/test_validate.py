@@ -8,7 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 from jsonschema import Draft202012Validator
 
-from app.engine.source import read
+from app.engine.language.source import read
 from tests.api.plane import CHAIN, Plane
 
 SLIP = CHAIN.replace("kind: noop", "kind: noop, resul: hello", 1)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from app.engine.parse import parse
+from app.engine.language.parse import parse
 from app.wiring import ToolKinds
 from bench.__main__ import main
 from bench.measure import Measured, Round

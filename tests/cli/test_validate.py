@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from app.engine.source import read
+from app.engine.language.source import read
 from tests.cli.fakes import Call
 from tests.cli.test_run import GOOD, HEAD, INVALID
 

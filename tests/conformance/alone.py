@@ -32,12 +32,12 @@ from app.engine.events import (
     StepScheduled,
 )
 from app.engine.iteration import loop_names
+from app.engine.language.parse import parse
 from app.engine.names import execution_names
-from app.engine.parse import parse
 from app.engine.playbook import Playbook, Step
 from app.engine.ports import CatalogEntry, Pointer
 from app.engine.references import Place, whole
-from app.engine.scope import Scope
+from app.engine.templates.scope import Scope
 from app.services.large import Storage
 from app.services.opening import opening
 from app.settings import load

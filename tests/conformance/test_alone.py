@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.actors import sequence
-from app.engine.parse import parse
+from app.engine.language.parse import parse
 from app.errors import InvalidPlaybookError
 from app.wiring import ToolKinds
 from tests.conformance.alone import run

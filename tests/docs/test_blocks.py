@@ -8,8 +8,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from app.cli.findings import finding_text, summary
-from app.engine.examine import Examined, examine
-from app.engine.source import read
+from app.engine.language.examine import Examined, examine
+from app.engine.language.source import read
 from app.services.schema import schema_of
 from app.wiring import ToolKinds
 from tests.docs.blocks import PAGES, Block, all_blocks

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from app.engine import budget, sandbox
-from app.engine.filters import all_filters
-from app.engine.sandbox import Result
+from app.engine.templates import budget, sandbox
+from app.engine.templates.filters import all_filters
+from app.engine.templates.sandbox import Result
 from app.settings import PASSTHROUGH, Settings
 from app.tools import kinds
 from tests.docs.blocks import PAGES, ROOT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.engine.source import read
+from app.engine.language.source import read
 from tests.docs.blocks import Block
 
 _NOOP = {"kind": "noop"}

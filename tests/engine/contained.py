@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.engine.scope import Scope
-from app.engine.source import read
-from app.engine.template import compile_text
+from app.engine.language.source import read
+from app.engine.templates.scope import Scope
+from app.engine.templates.template import compile_text
 from app.errors import CallboardError
 
 ROOT = Path(__file__).parents[2]

@@ -18,7 +18,7 @@ from app.engine.events import (
     StepKey,
     StepScheduled,
 )
-from app.engine.parse import parse
+from app.engine.language.parse import parse
 from app.engine.playbook import Playbook
 from app.engine.state import NEW, Execution, evolve
 from app.engine.values import ValueNeeded, Values

@@ -7,7 +7,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from app.engine.parse import parse
+from app.engine.language.parse import parse
 from app.engine.playbook import Playbook
 from app.tools import kinds, load_tool
 
