@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -78,7 +78,9 @@ class Names:
         return replace(scope, local=ChainMap(inner, cast("dict[str, Any]", scope.local)))
 
     def _fixed(self) -> dict[str, Any]:
-        return {**execution_names(self.execution_id, self.state), "now_at": self.values.now}
+        state = self.state
+        taken = {*self.values.workload(), *state.steps, *state.ctx}
+        return {**execution_names(self.execution_id, state, taken), "now_at": self.values.now}
 
     def after(self, step: Step) -> Scope:
         """The names that ``set`` and arcs of a completed step see."""
@@ -116,15 +118,22 @@ class Names:
         )
 
 
-def execution_names(execution_id: int, state: Execution) -> dict[str, Any]:
-    """Names of the execution itself; ids are text, as JSON clients need them."""
+def execution_names(
+    execution_id: int, state: Execution, taken: Container[str] = ()
+) -> dict[str, Any]:
+    """Names of the execution itself; ids are text, as JSON clients need them.
+
+    ``path`` and ``version`` are words that playbooks use, too: names that are *taken* keep their
+    meaning.
+    """
     text = str(execution_id)
-    return {
+    names = {
         "execution_id": text,
         "catalog_id": str(state.catalog_id),
-        "path": state.path,
         "job": {"uuid": text, "id": text, "execution_id": text},
     }
+    ours = {"path": state.path, "version": state.playbook_version}
+    return {**names, **{name: value for name, value in ours.items() if name not in taken}}
 
 
 def scope_key(key: str) -> str:

@@ -110,6 +110,7 @@ class Execution:
     status: str = "new"
     catalog_id: int = 0
     path: str = ""
+    playbook_version: int = 0
     parent_execution_id: int | None = None
     depth: int = 0
     deadline: float | None = None
@@ -157,6 +158,7 @@ def evolve(state: Execution, event: Event, seq: int) -> Execution:  # noqa: C901
                 status="running",
                 catalog_id=event.catalog_id,
                 path=event.path,
+                playbook_version=event.version,
                 parent_execution_id=event.parent_execution_id,
                 depth=event.depth,
                 deadline=event.deadline,

@@ -120,9 +120,10 @@ class Briefing:
                 ctx[name[4:]] = _ctx_value(values.event(seq), name[4:])
             else:
                 results[name] = self._result(execution_id, values.event(seq))
-        local = execution_names(
-            execution_id, Execution(catalog_id=started.catalog_id, path=started.path)
+        state = Execution(
+            catalog_id=started.catalog_id, path=started.path, playbook_version=started.version
         )
+        local = execution_names(execution_id, state, {*started.workload, *results, *ctx})
         local["_tries"] = scheduled.tries
         far = None
         if scheduled.loop_seq is not None:

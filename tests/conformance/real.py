@@ -39,6 +39,8 @@ class Local:
         execution_id = executions.start(catalog_id=entry.catalog_id, payload=payload).execution_id
         entries: list[Entry] = []
         follow(self.ports, execution_id, entries.append)
+        found = self.control.inspection.verify(execution_id).findings
+        assert not found, found
         summary = executions.get(execution_id)
         return Ended(
             summary.status,
@@ -87,6 +89,8 @@ class Served:
         self.system.wait(started, seconds=30)
         client = self.system.client
         status = client.status(started, full=True)
+        verified = client.verify(started)
+        assert verified["ok"], verified
         rows = client.events(started, page_size=500)
         return Ended(
             status["status"],
