@@ -43,12 +43,13 @@ class Study:
         known = set(meta.find_undeclared_variables(tree)) if self._scopes else set(self._uses)
         # Functions that are only called are no variables; data may have a field named ``now``.
         read = {name for name, count in self._uses.items() if count > self._called[name]}
-        self._names = {name for name in known if name not in functions} | read & {*functions}
+        #: The names that the template does not make itself.
+        self.outside = {name for name in known if name not in functions} | read & {*functions}
 
     @property
     def needs(self) -> Needs:
-        names, everything = set(self._names), False
-        for namespace in _NAMESPACES & self._names:
+        names, everything = set(self.outside), False
+        for namespace in _NAMESPACES & self.outside:
             keys = self._below[namespace]
             everything = everything or self._uses[namespace] > len(keys)
             if namespace != "workload":

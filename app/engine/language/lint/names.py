@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import TemplateSyntaxError, meta, nodes
+from jinja2 import TemplateSyntaxError, nodes
 
 from app.engine.language.grammar.likeness import Likeness
 from app.engine.language.lint import places
 from app.engine.language.source import Path, Source, texts
 from app.engine.names import scope_key
 from app.engine.playbook import Playbook
+from app.engine.templates.analysis import Study
 from app.engine.templates.sandbox import sandbox
 from app.engine.templates.template import has_template
 from app.errors import Finding
@@ -173,10 +174,13 @@ def mentions(text: str) -> frozenset[Mention]:
     if not text:
         return frozenset()
     try:
-        tree = _ENV.parse(text)
-        outside = meta.find_undeclared_variables(tree)
-    except (TemplateSyntaxError, RecursionError):
+        return _mentions(_ENV.parse(text))
+    except (TemplateSyntaxError, RecursionError, ValueError, OverflowError):
         return frozenset()  # reported where templates are checked
+
+
+def _mentions(tree: nodes.Template) -> frozenset[Mention]:
+    outside = Study(tree, _ENV.globals.keys()).outside
     doubted = {place for node in _doubts(tree) for place in _places(node, outside)}
     return frozenset(
         Mention(root, key, (root, key) in doubted or (root, None) in doubted)
