@@ -32,7 +32,7 @@ from app.engine.templates.template import holds, render
 from app.engine.values import Values
 from app.errors import TemplateError
 
-__all__ = ["Limits", "cancel", "decide", "failure"]
+__all__ = ["Limits", "cancel", "decide", "failure", "last_step"]
 
 
 def decide(
@@ -300,12 +300,17 @@ class _Turn(Outgoing):
         elif state.failed:
             self.add(ExecutionFailed(failure(state)))
         else:
-            last = max(state.steps, key=lambda name: state.steps[name].result_seq, default=None)
-            self.add(ExecutionCompleted(last))
+            self.add(ExecutionCompleted(last_step(state)))
 
     @staticmethod
     def is_busy(step: StepState) -> bool:
         return step.loop is None or step.loop.is_busy
+
+
+def last_step(state: Execution) -> str | None:
+    """The step that ended last with a result; None where none has one."""
+    ended = {name: step.result_seq for name, step in state.steps.items() if step.result_seq}
+    return max(ended, key=ended.__getitem__, default=None)
 
 
 def failure(state: Execution) -> dict[str, Any]:

@@ -272,6 +272,8 @@ def _child_started(state: Execution, event: ChildStarted) -> Execution:
 
 def _child_ended(state: Execution, event: ChildEnded, seq: int) -> Execution:
     parked = state.resumes.get(event.key)
+    if event.key not in state.calls and event.key not in state.children:
+        return state  # nobody waits for it any more
     state = replace(
         state,
         calls=_without(state.calls, event.key),

@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from app.engine.decide import last_step
 from app.engine.events import Entry, ExecutionStarted, StepDone
 from app.engine.ports import (
     CatalogEntry,
@@ -179,19 +180,17 @@ class Executions:
         playbook = self._catalog.playbook(summary.catalog_id)
         names = [*playbook.steps, *(name for name in state.steps if name not in playbook.steps)]
         steps = [_step_view(name, state) for name in names]
-        ended = [name for name in state.steps if state.steps[name].result_seq]
-        final = max(ended, key=lambda name: state.steps[name].result_seq, default=None)
+        final = last_step(state)
         return StatusView(summary, state, steps, final)
 
     def result(self, execution_id: int, step: str | None = None) -> Any:
         """The result of *step*, by default of the one that ended last. Raises ``NotFoundError``."""
         state = self.state(execution_id)
-        ended = {name: item.result_seq for name, item in state.steps.items() if item.result_seq}
-        name = step or max(ended, key=ended.__getitem__, default=None)
-        if name is None or name not in ended:
+        name = step or last_step(state)
+        if name is None or not state.step(name).result_seq:
             what = f"no result of step {step!r}" if step else "no result yet"
             raise NotFoundError(f"execution {execution_id} has {what} (it is {state.status})")
-        return self._reader.result(execution_id, ended[name])
+        return self._reader.result(execution_id, state.step(name).result_seq)
 
     def variables(self, execution_id: int) -> dict[str, Any]:
         """Workload, results by step and ctx, as templates would see them; large ones as references."""

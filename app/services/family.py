@@ -6,14 +6,14 @@ the parent in a transaction of its own; where a process dies in between, the swe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import structlog
 
 from app.engine.children import Caller, CallName, Outcome, Target, ending
-from app.engine.decide import cancel
+from app.engine.decide import cancel, last_step
 from app.engine.events import ChildStarted, Event, StepKey
 from app.engine.ports import (
     Clock,
@@ -25,15 +25,20 @@ from app.engine.ports import (
     LogTransaction,
 )
 from app.engine.state import Execution, replay
-from app.errors import BadRequestError, InvalidPlaybookError, NotFoundError
+from app.errors import (
+    BadRequestError,
+    CallboardError,
+    InvalidPlaybookError,
+    NotFoundError,
+)
 from app.services.catalog import CatalogService
 from app.services.large import Storage
 from app.services.opening import opening
-from app.services.reading import Reader
+from app.services.reading import MissingValueError, Reader
 
 log = structlog.get_logger(__name__)
 
-#: Children settled per run of the sweeper.
+#: Children settled per run of the sweeper, and looked at in one go.
 BATCH = 500
 
 
@@ -116,16 +121,27 @@ class Family:
         assert state.caller is not None
         assert state.parent_execution_id is not None
         caller, parent = Caller(**state.caller), state.parent_execution_id
-        event = ending(caller, self._outcome(execution_id, caller, state))
+        try:
+            told = self._append_end(parent, caller, self._outcome(execution_id, caller, state))
+        except (BadRequestError, MissingValueError) as exc:
+            # What can never be handed over must not keep the parent waiting for ever.
+            error = f"its result cannot be handed over: {exc}"
+            lost = Outcome(execution_id, state.path, "failed", error=error)
+            told = self._append_end(parent, caller, lost)
+        if told:
+            self._dispatcher.wake([parent])
+
+    def _append_end(self, parent: int, caller: Caller, outcome: Outcome) -> bool:
+        """Whether the parent was told by this call; it may have ended, or know already."""
         try:
             with self._log.transaction([parent]) as tx:
                 if not self._is_waiting(tx, parent, caller.key):
-                    return
-                told = self._storage.lighten(tx, parent, event)
-                tx.append(parent, [Draft(told, f"child:{execution_id}")])
+                    return False
+                event = self._storage.lighten(tx, parent, ending(caller, outcome))
+                tx.append(parent, [Draft(event, f"child:{outcome.execution_id}")])
         except DuplicateEventError:
-            return  # told already
-        self._dispatcher.wake([parent])
+            return False
+        return True
 
     @staticmethod
     def _is_waiting(tx: LogTransaction, parent: int, key: StepKey) -> bool:
@@ -135,8 +151,9 @@ class Family:
         error = str(state.error.get("message", "")) if state.error else None
         value: Any = None
         name = caller.returns or last_step(state)
-        if name in state.steps and state.steps[name].result_seq:
-            value = self._reader.result(execution_id, state.steps[name].result_seq)
+        seq = state.step(name).result_seq if name else 0
+        if seq:
+            value = self._reader.result(execution_id, seq)
         return Outcome(execution_id, state.path, state.status, value, error)
 
     # ------------------------------------------------------------------ cancelling
@@ -147,11 +164,14 @@ class Family:
 
     def cancel_children(self, execution_id: int, reason: str | None) -> list[int]:
         """End the open descendants of an execution, those included that nobody waits for."""
-        query = ExecutionFilter(parent_execution_id=execution_id, limit=10_000)
-        children = self._log.executions(query)
-        return [
-            cancelled for child in children for cancelled in self.cancel(child.execution_id, reason)
-        ]
+        cancelled: list[int] = []
+        query = ExecutionFilter(parent_execution_id=execution_id, limit=BATCH)
+        # Those that have ended are looked at, too: they may have left children behind.
+        while children := self._log.executions(query):
+            for child in children:
+                cancelled += self.cancel(child.execution_id, reason)
+            query = replace(query, before=children[-1].execution_id)
+        return cancelled
 
     def cancel_one(self, execution_id: int, reason: str | None, *, cascade: bool = True) -> bool:
         """End the execution alone, and tell who waits for it; False where it had ended."""
@@ -165,17 +185,31 @@ class Family:
 
     # ------------------------------------------------------------------ repair
     def repair(self) -> int:
-        """Tell ends that nobody told, cancel orphans; how many. The sweeper asks for this."""
-        count = 0
-        for execution_id in self._log.untold(limit=BATCH):
-            self._tell(execution_id, replay(self._log.read(execution_id)))
-            count += 1
-        for execution_id in self._log.orphans(limit=BATCH):
-            count += self.cancel_one(execution_id, "the execution that waited for it has ended")
+        """Tell ends that nobody told, cancel orphans; how many. The sweeper asks for this.
+
+        Trouble with one of them keeps no other waiting; it is raised at the end.
+        """
+        count, trouble = 0, None
+        for execution_id, mend in self._broken():
+            try:
+                count += mend(execution_id)
+            except CallboardError as exc:
+                log.warning("family.not_mended", execution_id=execution_id, error=str(exc))
+                trouble = exc
+        if trouble is not None:
+            raise trouble
         return count
 
+    def _broken(self) -> Iterator[tuple[int, Callable[[int], bool]]]:
+        """Executions whose family must be mended, each with what does it."""
+        for execution_id in self._log.untold(limit=BATCH):
+            yield execution_id, self._tell_again
+        for execution_id in self._log.orphans(limit=BATCH):
+            yield execution_id, self._cancel_orphan
 
-def last_step(state: Execution) -> str:
-    """The step that ended last; "" where none has a result."""
-    ended = {name: step.result_seq for name, step in state.steps.items() if step.result_seq}
-    return max(ended, key=ended.__getitem__, default="")
+    def _tell_again(self, execution_id: int) -> bool:
+        self._tell(execution_id, replay(self._log.read(execution_id)))
+        return True
+
+    def _cancel_orphan(self, execution_id: int) -> bool:
+        return self.cancel_one(execution_id, "the execution that waited for it has ended")

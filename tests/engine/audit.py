@@ -47,6 +47,8 @@ class LoopAudit:
     out: set[int] = field(default_factory=set)
     done: set[int] = field(default_factory=set)
     failed: int = 0
+    #: The last claim gave nothing, and no frame has closed since.
+    idle: bool = False
 
 
 @dataclass
@@ -207,7 +209,7 @@ class Audit:
             return
         executor = self.playbook.executor
         for event in log:
-            if isinstance(event, StepRouted) and not self.closing:
+            if isinstance(event, StepRouted):
                 lost = {name for name in event.taken if name in self.playbook.steps}
                 lost -= self.ran | self.declined
                 assert not lost, f"{event} led to {lost}, which never ran"
@@ -249,6 +251,7 @@ class Audit:
             loop.frames.append((loop.size, size))
             loop.size += size
         open_ = [start for start, size in loop.frames if not self.complete(loop, start, size)]
+        loop.idle = not event.rows and bool(open_)
         assert len(open_) <= loop.window, "more frames are open than the window lets"
 
     @staticmethod
@@ -258,6 +261,7 @@ class Audit:
     def goes_out(self, loop: LoopAudit, key: StepKey) -> None:
         if key.is_claim:
             assert not loop.claims_out, "two claims at once"
+            assert not loop.idle, "asks again although nothing has changed"
             loop.claims_out.add(key.iteration)
             return
         assert 0 <= key.iteration < loop.size
@@ -276,6 +280,9 @@ class Audit:
         assert event.iteration not in loop.done
         loop.out.discard(event.iteration)
         loop.done.add(event.iteration)
+        for start, size in loop.frames:
+            if start <= event.iteration < start + size and self.complete(loop, start, size):
+                loop.idle = False
         loop.failed += isinstance(event, StepFailed)
 
     def loop_ends(self, event: LoopDone) -> None:

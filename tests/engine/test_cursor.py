@@ -137,7 +137,7 @@ def test_a_claim_that_gives_no_rows_says_so() -> None:
 def test_a_frame_that_makes_no_sense_fails_the_step(frame: str) -> None:
     run = run_of(Source(), frame=frame)
     assert isinstance(run.log[-1], ExecutionFailed)
-    assert "positive whole number" in run.log[-1].error["message"]
+    assert "whole number" in run.log[-1].error["message"]
 
 
 def test_frame_settings_may_be_templates() -> None:

@@ -17,6 +17,7 @@ from app.engine.events import (
     StepCancelled,
     StepParked,
     StepScheduled,
+    StepSkipped,
 )
 from tests.engine.driver import Failed, Lost, Run, playbook_of, run
 
@@ -214,4 +215,21 @@ workflow:
 - {step: join, tool: {kind: noop}}
 """)
     assert done.order() == ["start", "join"]
+    assert done.state.status == "completed"
+
+
+def test_a_join_that_may_not_begin_is_asked_once() -> None:
+    done = run("""
+workflow:
+- step: start
+  tool: {kind: noop}
+  next: {spec: {mode: inclusive}, arcs: [{step: a}, {step: b}]}
+- {step: a, tool: {kind: noop}, next: {arcs: [{step: join}]}}
+- {step: b, tool: {kind: noop}, next: {arcs: [{step: join}]}}
+- step: join
+  tool: {kind: noop}
+  spec: {policy: {admit: {rules: [{else: {then: {allow: false}}}]}}}
+""")
+    assert done.order() == ["start", "a", "b"]
+    assert [event.step for event in done.of(StepSkipped)] == ["join"]
     assert done.state.status == "completed"

@@ -32,7 +32,7 @@ FATES = st.binary(min_size=1, max_size=32)
 ORDERS = st.binary(min_size=30, max_size=120)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(max(120, EXAMPLES // 10))
 @given(PLAYBOOKS, FATES, ORDERS, st.sampled_from([None, None, None, 4.0, 12.0]))
 @THOROUGH
 def test_every_execution_ends_and_its_log_is_sound(
@@ -69,7 +69,7 @@ def assert_replay(world: World) -> None:
         assert state == world.states[seq]
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(max(120, EXAMPLES // 10))
 @given(PLAYBOOKS, FATES, ORDERS, ORDERS, st.booleans())
 @HALF
 def test_the_order_of_things_does_not_change_what_comes_out(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
+from collections import ChainMap
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -48,9 +49,29 @@ TARGETS = {CHILD: Target(7, CHILD, 3)}
 #: Rows that a table may gain while it is worked on.
 GAIN = 3
 #: No execution of the generated playbooks needs more events; more would be an endless decision.
-MOST_EVENTS = 5_000
+MOST_EVENTS = 1_000
 
 Move = tuple[Callable[..., None], Any]
+
+
+class Ledger(ChainMap[int, Event]):
+    """The events of one decision; one that finds no end is told so."""
+
+    def __setitem__(self, seq: int, event: Event) -> None:
+        assert len(self.maps[0]) < MOST_EVENTS, "a decision finds no end"
+        super().__setitem__(seq, event)
+
+
+class Known(Values):
+    """Values as every decision reads them, which notice a decision without an end."""
+
+    __slots__ = ()
+
+    def __init__(self, **fields: Any) -> None:
+        super().__init__(**fields)
+        # The engine lays its new events over those that it was given.
+        if isinstance(self.events, ChainMap):
+            self.events = Ledger(*self.events.maps)
 
 
 @dataclass
@@ -77,7 +98,7 @@ class World:
     stored: list[Event] = field(default_factory=list)
     #: The state after each event, the first being that before any.
     states: list[Execution] = field(default_factory=lambda: [NEW])
-    values: Values = field(default_factory=Values)
+    values: Values = field(default_factory=Known)
     taken: set[tuple[object, ...]] = field(default_factory=set)
     #: Attempts that are out, and the number of the newest of each key.
     out: dict[StepKey, StepScheduled] = field(default_factory=dict)
@@ -187,7 +208,7 @@ class World:
         """Decide and append; deciding again gives nothing. *afresh*: with nothing at hand, too."""
         events = self.decision(self.values)
         if afresh:
-            assert self.decision(Values(now=self.values.now)) == events
+            assert self.decision(Known(now=self.values.now)) == events
         for event in events:
             self.append(event)
         assert len(self.log) < MOST_EVENTS, "there is no end of decisions"
