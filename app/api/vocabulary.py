@@ -50,6 +50,8 @@ def event_row(entry: Entry, summary: ExecutionSummary) -> EventRow:
     step = getattr(event, "step", None)
     duration_ms = getattr(event, "duration_ms", None)
     context = payload_of(event)
+    if "child_execution_id" in context:  # ids are text: JavaScript knows no number as large
+        context["child_execution_id"] = str(context["child_execution_id"])
     result = _result(context, event.type)
     return EventRow(
         execution_id=str(entry.execution_id),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from app.cli.findings import finding_line
 from app.cli.output import print_json, table
 from app.cli.pools import pools
 from app.cli.session import Commands, Failure, Session, api_options, json_option, pass_session
-from app.errors import InvalidPlaybookError
+from app.errors import InvalidPlaybookError, NotFoundError
 
 SUFFIXES = frozenset({".yaml", ".yml"})
+#: What may be registered beside playbooks is NoETL's; others are known once one is there.
+KINDS = frozenset({"playbook", "agent", "credential", "mcp", "memory", "subscription"})
 FilePath = click.Path(path_type=Path, exists=True)
 
 
@@ -49,7 +52,7 @@ def register(
     words = words[1:] if words and words[0] == "playbook" else words
     places = [place for place in (file, directory, *map(Path, words)) if place is not None]
     if len(places) != 1:
-        raise click.UsageError("give one of -f FILE, -d FOLDER")
+        raise click.UsageError("give one file or folder: FILE, -f FILE or -d FOLDER")
     _register(session, places[0], as_json=as_json)
 
 
@@ -105,14 +108,32 @@ def catalog_list(session: Session, kind: str | None, path: str | None, as_json: 
 def _list(session: Session, kind: str | None, path: str | None, *, as_json: bool) -> None:
     with session.client() as client:
         entries = client.catalog_list(kind, path=path)
+        if kind is not None and not entries:
+            _check_kind(kind, {row["kind"] for row in client.catalog_list()})
     if as_json:
         print_json({"entries": entries})
         return
+    if not entries:
+        of = f" of the kind {kind}" if kind else ""
+        under = f" under path {path!r}" if path else ""
+        click.echo(f"nothing{of} is registered{under}", err=True)
     rows = [
         (row["path"], row["version"], row["kind"], row["created_at"][:19].replace("T", " "))
         for row in entries
     ]
     click.echo(table(rows, ("path", "version", "kind", "registered")))
+
+
+def _check_kind(kind: str, registered: Collection[str]) -> None:
+    """Raise ``NotFoundError`` where *kind* is no word for anything that can be listed."""
+    known = sorted({*KINDS, *(name.lower() for name in registered)})
+    words = [*known, *(f"{name}s" for name in known)]
+    if kind.lower() in words:
+        return
+    listed = ["executions", "pools", *words]
+    near = difflib.get_close_matches(kind.lower(), listed, n=1)
+    remedy = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known)}"
+    raise NotFoundError(f"there is no kind of resource called {kind!r}", remedy=remedy)
 
 
 @catalog.command("get", epilog="\b\nExample:\n  callboard catalog get examples/flights > copy.yaml")

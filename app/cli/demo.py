@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,12 @@ def demo(session: Session, as_json: bool) -> None:
     Where 'callboard up' runs, it is used as it is.
     """
     began = time.monotonic()
-    with _api(session, quiet=as_json) as url:
+    with _api(session, quiet=as_json) as found:
         ready = time.monotonic() - began
         if not as_json:
-            click.echo(f"everything is up in {seconds(ready)}: {url}", err=True)
-        status, rows, steps = _flights(session, url, as_json=as_json)
+            took = f"everything is up in {seconds(ready)}: {found.url}"
+            click.echo(took if found.is_ours else f"using {found.said}", err=True)
+        status, rows, steps = _flights(session, found.url, as_json=as_json)
     total = time.monotonic() - began
     numbers = {
         "steps": steps,
@@ -47,11 +48,24 @@ def demo(session: Session, as_json: bool) -> None:
         print_json({"status": status["status"], "result": rows, **numbers})
         return
     print_value(rows)
-    click.echo(
-        f"\n{steps} steps in {seconds(status['duration_seconds'])}; "
-        f"all of it, from nothing and back, in {seconds(total)}",
-        err=True,
-    )
+    told = f"\n{steps} steps in {seconds(status['duration_seconds'])}"
+    if found.is_ours:
+        told += f"; all of it, from nothing and back, in {seconds(total)}"
+    else:
+        told += f"; 'callboard status {status['execution_id']}' shows them again"
+    click.echo(told, err=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Api:
+    """Where it is. ``said`` is empty where it was started for this, and ends with it."""
+
+    url: str
+    said: str = ""
+
+    @property
+    def is_ours(self) -> bool:
+        return not self.said
 
 
 def _flights(session: Session, url: str, *, as_json: bool) -> tuple[dict[str, Any], Any, int]:
@@ -73,20 +87,22 @@ def _flights(session: Session, url: str, *, as_json: bool) -> tuple[dict[str, An
 
 
 @contextmanager
-def _api(session: Session, *, quiet: bool) -> Iterator[str]:
-    """URL of a ready API: that of a running ``callboard up``, else of one started for this."""
+def _api(session: Session, *, quiet: bool) -> Iterator[_Api]:
+    """A ready API: that of a running ``callboard up``, else one started for this."""
+    from app.cli.house import wait_ready
     from app.cli.pidfile import PidFile
     from app.cli.ready import free_port
 
     running = PidFile.of(session.settings, "up").read()
     if running is not None and running.url:
-        yield running.url
+        wait_ready(running.url)
+        yield _Api(running.url, f"'callboard up' (process {running.pid}) at {running.url}")
         return
     if not quiet:
         click.echo("starting Postgres, NATS and four processes of ours", err=True)
     settings = replace(session.settings, host="127.0.0.1", port=free_port(), log_format="json")
     with _house(settings) as url:
-        yield url
+        yield _Api(url)
 
 
 @contextmanager

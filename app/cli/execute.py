@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from app.cli.executions import status, watch_to_end
+from app.cli.identity import EXECUTION_ID
 from app.cli.output import print_json
 from app.cli.payload import payload_of, payload_options
 from app.cli.session import Session, api_options, json_option
@@ -45,7 +46,8 @@ def execute(
     """
     session = ctx.ensure_object(Session)
     if words[0] == "status" and len(words) == 2:
-        ctx.invoke(status, execution_id=words[1], watching=watching, as_json=as_json)
+        execution_id = EXECUTION_ID.convert(words[1], None, ctx)
+        ctx.invoke(status, execution_id=execution_id, watching=watching, as_json=as_json)
         return
     if words[0] == "playbook" and len(words) == 2:
         words = words[1:]

@@ -1,27 +1,37 @@
-"""Looking at executions, and ending them: ``status``, ``events``, ``result``, ``cancel``, ``executions``."""
+"""Looking at executions, and ending them: ``status``, ``result``, ``cancel``, ``executions``."""
 
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli.output import print_json, print_line, seconds, table
-from app.cli.session import Failure, Session, api_options, json_option, pass_session
+from app.cli.events import ENDED
+from app.cli.identity import EXECUTION_ID, MOMENT
+from app.cli.notes import Notes, Told
+from app.cli.output import print_json, seconds, table
+from app.cli.progress import Row
+from app.cli.session import (
+    Failure,
+    Session,
+    api_options,
+    json_option,
+    on_interrupt,
+    pass_session,
+)
+from app.cli.watch import row_of
 
 if TYPE_CHECKING:
     from app.client import Client
 
-ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
-PAGE = 500
+#: Remarks wider than this are cut.
+REMARK = 100
 
 
 @click.command(epilog="\b\nExamples:\n  callboard status 1234\n  callboard status 1234 --watch")
-@click.argument("execution_id")
+@click.argument("execution_id", type=EXECUTION_ID)
 @click.option("-w", "--watch", "watching", is_flag=True, help="look on until it has ended")
 @json_option
 @api_options
@@ -33,10 +43,12 @@ def status(session: Session, execution_id: str, watching: bool, as_json: bool) -
             watch_to_end(client, execution_id, as_json=as_json)
             return
         found = client.status(execution_id, variables=as_json)
-    if as_json:
-        print_json(found)
-    else:
-        click.echo(status_text(found))
+        if as_json:
+            print_json(found)
+            return
+        notes = Notes(client, execution_id)
+        reason = notes.reason() if found["status"] == "CANCELLED" else None
+        click.echo(status_text(found, notes.of(found), reason))
 
 
 def watch_to_end(client: Client, execution_id: str, *, as_json: bool, result: bool = False) -> None:
@@ -45,8 +57,13 @@ def watch_to_end(client: Client, execution_id: str, *, as_json: bool, result: bo
     from app.cli.results import show_result
     from app.cli.watch import watch
 
-    with progress(sys.stderr, quiet=as_json) as shown:
-        found = watch(client, execution_id, shown)
+    going_on = (
+        f"stopped looking on; execution {execution_id} goes on "
+        f"(look again with 'callboard status {execution_id} --watch', "
+        f"end it with 'callboard cancel {execution_id}')"
+    )
+    with on_interrupt(going_on), progress(sys.stderr, quiet=as_json) as shown:
+        found = watch(client, execution_id, shown, notes=not as_json)
     wanted = result and found["final_step"] is not None
     if as_json:
         value = client.result(execution_id) if wanted else None
@@ -60,7 +77,7 @@ def watch_to_end(client: Client, execution_id: str, *, as_json: bool, result: bo
         raise Failure(found["error"] or f"execution {execution_id} ended as {found['status']}")
 
 
-def status_text(found: dict[str, Any]) -> str:
+def status_text(found: dict[str, Any], told: Told, reason: str | None = None) -> str:
     """The block that people read: what, how far, and a table of the steps."""
     done = found["completed_steps"]
     lines = [
@@ -74,86 +91,17 @@ def status_text(found: dict[str, Any]) -> str:
         lines.append(f"Current:   {found['current_step']}")
     if found["error"]:
         lines.append(f"Error:     {found['error']}")
+    if reason:
+        lines.append(f"Reason:    {reason}")
     if done:
         lines.append(f"Completed steps: {', '.join(done)}")
-    rows = [_step_cells(step) for step in found["steps"]]
-    header = ("step", "status", "visits", "iterations", "error")
-    return "\n".join([*lines, "", table(rows, header)])
+    rows = [_step_cells(row_of(step, told)) for step in found["steps"]]
+    header = ("step", "status", "visits", "iterations", "remarks")
+    return "\n".join([*lines, "", table(rows, header, widest=REMARK)])
 
 
-def _step_cells(step: dict[str, Any]) -> tuple[Any, ...]:
-    failed = f", {step['failed']} failed" if step["failed"] else ""
-    counts = f"{step['ended']}/{step['total']}{failed}" if step["total"] else ""
-    return step["name"], step["status"], step["visit"] or None, counts, step["error"]
-
-
-@click.command(
-    epilog="""\b
-Examples:
-  callboard events 1234
-  callboard events 1234 --type step.failed
-  callboard events 1234 --follow --json | jq .type"""
-)
-@click.argument("execution_id")
-@click.option("-f", "--follow", is_flag=True, help="go on until the execution has ended")
-@click.option("--type", "type_", help="only events of this type, e.g. step.failed or call.error")
-@click.option("--since", type=click.IntRange(0), default=0, help="only events after this seq")
-@json_option
-@api_options
-@pass_session
-def events(
-    session: Session,
-    *,
-    execution_id: str,
-    follow: bool,
-    type_: str | None,
-    since: int,
-    as_json: bool,
-) -> None:
-    """What happened, in order. With --json one event per line."""
-    with session.client() as client:
-        for event in _events(client, execution_id, type_, since, follow=follow):
-            if as_json:
-                print_line(event)
-            else:
-                click.echo(_event_line(event))
-
-
-def _events(
-    client: Client, execution_id: str, type_: str | None, since: int, *, follow: bool
-) -> Iterator[dict[str, Any]]:
-    while True:
-        # Asked before the events: what comes after a look at an ended execution is nothing.
-        ended = follow and _has_ended(client, execution_id)
-        page = client.events(
-            execution_id, since_seq=since or None, event_type=type_, page_size=PAGE
-        )
-        yield from page
-        if page:
-            since = page[-1]["seq"]
-        if len(page) == PAGE:
-            continue
-        if not follow or ended:
-            return
-        time.sleep(0.2)
-
-
-def _has_ended(client: Client, execution_id: str) -> bool:
-    found = client.execution(execution_id, include_events=False)
-    return found["status"] in ENDED
-
-
-def _event_line(event: dict[str, Any]) -> str:
-    clock = (event["created_at"] or "")[11:23]
-    what = event["step"] or ""
-    if event["iteration"] is not None and event["iteration"] >= 0:
-        what += f"[{event['iteration']}]"
-    if (event["visit"] or 1) > 1:
-        what += f" #{event['visit']}"
-    attempt = f"attempt {event['attempt']}" if (event["attempt"] or 1) > 1 else ""
-    took = seconds(event["duration"])
-    parts = (f"{event['seq']:>5}  {clock}  {event['type']:<20} {what}", attempt, took)
-    return "  ".join(part for part in (*parts, event["error"] or "") if part)
+def _step_cells(row: Row) -> tuple[Any, ...]:
+    return row.name, row.status, row.visit or None, row.counts, row.error or row.note
 
 
 @click.command(
@@ -163,7 +111,7 @@ Examples:
   callboard result 1234 load
   callboard result 1234 load --out rows.json"""
 )
-@click.argument("execution_id")
+@click.argument("execution_id", type=EXECUTION_ID)
 @click.argument("step", required=False)
 @click.option("--step", "named", help="the same as STEP")
 @click.option(
@@ -198,7 +146,7 @@ def result(
 
 
 @click.command(epilog="\b\nExample:\n  callboard cancel 1234 --reason 'wrong input'")
-@click.argument("execution_id")
+@click.argument("execution_id", type=EXECUTION_ID)
 @click.option("--reason", help="kept in the log")
 @click.option("--cascade/--no-cascade", default=True, help="also the executions it started")
 @json_option
@@ -229,8 +177,8 @@ Examples:
     help="only these",
 )
 @click.option("--path", help="only of this playbook")
-@click.option("--after", help="started after this time, e.g. 2030-01-31T12:00:00Z")
-@click.option("--before", help="started before this time")
+@click.option("--after", type=MOMENT, help="started after this time, e.g. 2030-01-31T12:00:00Z")
+@click.option("--before", type=MOMENT, help="started before this time")
 @click.option("-n", "--limit", type=click.IntRange(1, 500), default=20, show_default=True)
 @json_option
 @api_options
@@ -253,6 +201,8 @@ def executions(
     if as_json:
         print_json(found)
         return
+    if not found:
+        click.echo("no execution is like that", err=True)
     header = ("execution", "path", "version", "status", "started", "took", "error")
     click.echo(table([_execution_cells(row) for row in found], header))
 

@@ -32,6 +32,16 @@ class House:
     url: str
 
 
+def check(settings: Settings) -> None:
+    """Raise ``ConflictError`` where the home is in use, ``StartupError`` for the port or address."""
+    PidFile.of(settings, "up").claim(
+        f"callboard up of {settings.home}",
+        remedy="stop it, or set CALLBOARD_HOME and --port for a second one",
+    )
+    check_exposure(settings)
+    claim_port(settings.host, settings.port)
+
+
 @contextmanager
 def house(settings: Settings, speaker: Speaker) -> Iterator[House]:
     """Servers up and schema migrated; ``supervisor.run`` then starts the processes.
@@ -39,13 +49,8 @@ def house(settings: Settings, speaker: Speaker) -> Iterator[House]:
     Raises ``ConflictError`` where the home is in use, ``StartupError`` for a port in use or a server
     that does not start. The servers stop on leaving.
     """
+    check(settings)
     pidfile = PidFile.of(settings, "up")
-    pidfile.claim(
-        f"callboard up of {settings.home}",
-        remedy="stop it, or set CALLBOARD_HOME and --port for a second one",
-    )
-    check_exposure(settings)
-    claim_port(settings.host, settings.port)
     url = at_home(settings).url
     with _servers(settings) as stack:
         pidfile.write(Running.of(os.getpid(), url))

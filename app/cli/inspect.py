@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from app.cli.identity import EXECUTION_ID
 from app.cli.output import print_json, print_line, table
 from app.cli.reference import LocalFile, resolve
 from app.cli.session import Failure, Session, api_options, json_option, pass_session
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 PAGE = 500
 
 
+#: Sub-playbooks named of those that are waited for.
+NAMED = 5
 #: Seconds to wait for an answer: a long log takes the server a while to read.
 PATIENCE = 600.0
 
@@ -45,7 +48,7 @@ Examples:
 @pass_session
 def explain(session: Session, reference: str, as_mermaid: bool, as_json: bool) -> None:
     """What a playbook would do, in which order, and what it touches. Runs nothing."""
-    target = resolve(reference, Path.cwd())
+    target = resolve(reference, Path())
     if isinstance(target, LocalFile):
         found = _explained(session, target.path)
     else:
@@ -84,7 +87,7 @@ Examples:
   callboard replay 1234 --at 17            what happened up to event 17, and the state then
   callboard replay 1234 --step load        only what is about one step"""
 )
-@click.argument("execution_id")
+@click.argument("execution_id", type=EXECUTION_ID)
 @click.option("--at", type=click.IntRange(0), help="stop after this event (its seq)")
 @click.option("--step", help="only events about this step")
 @json_option
@@ -146,6 +149,14 @@ def _state_text(seq: int, state: dict[str, Any]) -> str:
         for name in ("running", "waiting", "failed")
         if state[name]
     ]
+    called = [
+        f"{key} → execution {child['execution_id']} ({child['path']})"
+        for key, child in state["children"].items()
+        if child["waits"]
+    ]
+    if called:
+        more = f" and {len(called) - NAMED} more" if len(called) > NAMED else ""
+        lines.append(f"{'waits:':<10}{', '.join(called[:NAMED])}{more}")
     if state["ctx"]:
         held = (f"{name} (event {seq})" for name, seq in state["ctx"].items())
         lines.append(f"{'ctx:':<10}{', '.join(held)}")
@@ -161,7 +172,10 @@ def _state_text(seq: int, state: dict[str, Any]) -> str:
 def _step_cells(name: str, step: dict[str, Any]) -> tuple[Any, ...]:
     loop = step["loop"]
     failed = f", {loop['failed']} failed" if loop and loop["failed"] else ""
-    counts = f"{loop['ended']}/{loop['size']}{failed}" if loop else ""
+    # Of a cursor nobody knows the total before it has ended.
+    growing = loop and loop["cursor"] and step["status"] == "running"
+    whole = " so far" if growing else f"/{loop['size']}" if loop else ""
+    counts = f"{loop['ended']}{whole}{failed}" if loop else ""
     result = f"event {step['result_seq']}" if step["result_seq"] else ""
     error = (step["error"] or {}).get("message")
     return (
@@ -183,7 +197,7 @@ Examples:
   callboard verify --all
   callboard verify --all --json | jq 'select(.ok | not)'"""
 )
-@click.argument("execution_id", required=False)
+@click.argument("execution_id", type=EXECUTION_ID, required=False)
 @click.option("--all", "every", is_flag=True, help="every execution, newest first")
 @json_option
 @api_options

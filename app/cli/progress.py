@@ -33,7 +33,10 @@ QUIET = frozenset({"pending", "waiting"})
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One step. ``total``, ``ended``, ``failed`` count iterations of a loop, else they are 0."""
+    """One step. ``total``, ``ended``, ``failed`` count iterations of a loop, else they are 0.
+
+    ``growing``: the total is not known yet. ``note`` says what it waits for, or why it was skipped.
+    """
 
     name: str
     status: str = "running"
@@ -43,6 +46,8 @@ class Row:
     failed: int = 0
     error: str | None = None
     seconds: float | None = None
+    growing: bool = False
+    note: str | None = None
 
     @property
     def label(self) -> str:
@@ -50,11 +55,12 @@ class Row:
 
     @property
     def counts(self) -> str:
-        """``37/1000, 2 failed`` for loops."""
+        """``37/1000, 2 failed`` for loops, ``37 so far`` for one that does not know its end."""
         if not self.total:
             return ""
         failed = f", {self.failed} failed" if self.failed else ""
-        return f"{self.ended}/{self.total}{failed}"
+        whole = " so far" if self.growing else f"/{self.total}"
+        return f"{self.ended}{whole}{failed}"
 
 
 class Progress(Protocol):
@@ -92,20 +98,29 @@ class Lines:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._said: dict[str, tuple[str, int, int]] = {}
+        self._said: dict[str, tuple[str, int, int, str | None]] = {}
 
     def update(self, row: Row) -> None:
-        tenth = row.ended * 10 // row.total if row.total else 0
-        said = (row.status, row.visit, tenth)
+        # What a loop waits for changes with every iteration; of a skipped step the status says most.
+        note = row.note if row.status == "running" and not row.total else None
+        said = (row.status, row.visit, _stretch(row), note)
         if row.status in QUIET or self._said.get(row.name) == said:
             return
         self._said[row.name] = said
-        parts = (f"{row.status:<9} {row.label}", row.counts, seconds(row.seconds), row.error or "")
+        told = (row.error or "", row.note or "")
+        parts = (f"{row.status:<9} {row.label}", row.counts, seconds(row.seconds), *told)
         click.echo("  ".join(part for part in parts if part), file=self._stream)
 
     def output(self, name: str, text: str) -> None:
         for line in text.splitlines():
             click.echo(f"  {name} | {line}", file=self._stream)
+
+
+def _stretch(row: Row) -> int:
+    """Changes where a loop has come far enough for another line: ten times, or twice as far."""
+    if row.growing:
+        return row.ended.bit_length()
+    return row.ended * 10 // row.total if row.total else 0
 
 
 class Live:
@@ -139,7 +154,12 @@ class Live:
                 Text(f"{mark} {row.label}", style=colour),
                 Text(_bar(row)),
                 Text(seconds(self._elapsed(row)), style="bright_black"),
-                Text(row.error or "", style="red", overflow="ellipsis", no_wrap=True),
+                Text(
+                    row.error or row.note or "",
+                    style="red" if row.error else "bright_black",
+                    overflow="ellipsis",
+                    no_wrap=True,
+                ),
             )
         return grid
 
@@ -169,5 +189,7 @@ def _live(stream: TextIO) -> Iterator[Progress]:
 def _bar(row: Row, width: int = 20) -> str:
     if not row.total:
         return row.status if row.status in {"retrying", "skipped", "cancelled"} else ""
+    if row.growing:
+        return row.counts
     full = row.ended * width // row.total
     return f"{'█' * full}{'░' * (width - full)} {row.counts}"

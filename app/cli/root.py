@@ -4,34 +4,45 @@ from __future__ import annotations
 
 import click
 
-from app.cli.session import Commands, Session, api_options
+from app.cli.session import Commands, Lazy, Session, api_options
 
-COMMANDS = {
-    "cancel": "app.cli.executions:cancel",
-    "catalog": "app.cli.catalog:catalog",
-    "config": "app.cli.config:config",
-    "db": "app.cli.database:db",
-    "demo": "app.cli.demo:demo",
-    "events": "app.cli.executions:events",
-    "exec": "app.cli.run:run",
-    "execute": "app.cli.execute:execute",
-    "executions": "app.cli.executions:executions",
-    "explain": "app.cli.inspect:explain",
-    "list": "app.cli.catalog:list_",
-    "pools": "app.cli.pools:pools",
-    "register": "app.cli.catalog:register",
-    "replay": "app.cli.inspect:replay",
-    "result": "app.cli.executions:result",
-    "run": "app.cli.run:run",
-    "schema": "app.cli.schema:schema",
-    "server": "app.cli.daemons:server",
-    "status": "app.cli.executions:status",
-    "up": "app.cli.up:up",
-    "validate": "app.cli.validate:validate",
-    "verify": "app.cli.inspect:verify",
-    "version": "app.cli.config:version",
-    "worker": "app.cli.daemons:worker",
+SECTIONS = {
+    "Playbooks": {
+        "run": Lazy("app.cli.run:run", "Run a playbook in this process, without servers."),
+        "exec": Lazy("app.cli.run:run", "The same as run."),
+        "validate": Lazy(
+            "app.cli.validate:validate", "Check playbooks: every mistake at once, with its line."
+        ),
+        "explain": Lazy(
+            "app.cli.inspect:explain", "What a playbook would do, and what it touches."
+        ),
+        "schema": Lazy("app.cli.schema:schema", "The JSON Schema of playbooks, for editors."),
+    },
+    "On the servers": {
+        "register": Lazy("app.cli.catalog:register", "Store playbooks in the catalog."),
+        "catalog": Lazy("app.cli.catalog:catalog", "Look up what is registered."),
+        "execute": Lazy("app.cli.execute:execute", "Start a registered playbook."),
+        "status": Lazy("app.cli.executions:status", "Where an execution stands, step by step."),
+        "events": Lazy("app.cli.events:events", "What happened in an execution, in order."),
+        "result": Lazy("app.cli.executions:result", "The result of an execution, or of a step."),
+        "cancel": Lazy("app.cli.executions:cancel", "End an execution."),
+        "executions": Lazy("app.cli.executions:executions", "List executions, newest first."),
+        "list": Lazy("app.cli.catalog:list_", "List executions, pools or playbooks."),
+        "pools": Lazy("app.cli.pools:pools", "List the worker processes."),
+        "replay": Lazy("app.cli.inspect:replay", "What each event of an execution changed."),
+        "verify": Lazy("app.cli.inspect:verify", "Prove that what is shown is what the log says."),
+    },
+    "This machine": {
+        "up": Lazy("app.cli.up:up", "Start everything, and keep it running until Ctrl-C."),
+        "demo": Lazy("app.cli.demo:demo", "Start everything, run an example, stop everything."),
+        "server": Lazy("app.cli.daemons:server", "The API server in the background."),
+        "worker": Lazy("app.cli.daemons:worker", "Workers in the background."),
+        "db": Lazy("app.cli.database:db", "Create, upgrade and look at the database schema."),
+        "config": Lazy("app.cli.config:config", "Every setting, its value and where it came from."),
+        "version": Lazy("app.cli.config:version", "The version of Callboard."),
+    },
 }
+COMMANDS = {name: lazy for part in SECTIONS.values() for name, lazy in part.items()}
 
 EPILOG = """\b
 Examples:
@@ -45,9 +56,12 @@ Examples:
 
 @click.group(
     cls=Commands,
-    lazy=COMMANDS,
+    sections=SECTIONS,
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(
+    package_name="callboard", prog_name="callboard", message="%(prog)s %(version)s"
 )
 @api_options
 @click.pass_context

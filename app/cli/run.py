@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,14 @@ import click
 from app.cli.output import print_json, print_value, seconds
 from app.cli.payload import payload_of, payload_options
 from app.cli.reference import CatalogPath, LocalFile, resolve
-from app.cli.session import Failure, Session, api_options, json_option, pass_session
+from app.cli.session import (
+    Failure,
+    Session,
+    api_options,
+    json_option,
+    on_interrupt,
+    pass_session,
+)
 from app.errors import NotFoundError
 from app.settings import Settings
 
@@ -84,12 +92,42 @@ def run(
         return
     playbook = _read(found.path)
     entry = target_option or target or found.target
-    if entry or dry_run:
-        playbook = _with_entry(playbook, str(found.path), entry, session.settings)
     if dry_run:
-        click.echo(f"{found.path} is valid", err=as_json)
+        _check_only(session, found.path, playbook, entry, as_json=as_json)
         return
+    if entry:
+        playbook = _with_entry(playbook, str(found.path), entry, session.settings)
     _run_here(session, playbook, found.path, payload, as_json=as_json, verbose=verbose)
+
+
+def _check_only(
+    session: Session, path: Path, text: str, entry: str | None, *, as_json: bool
+) -> None:
+    """Say everything that ``validate`` says. ``Failure`` where it cannot run as written."""
+    from app.cli.findings import finding_text
+    from app.engine.language.examine import examine
+    from app.wiring import ToolKinds
+
+    most = session.settings.playbook_bytes
+    examined = examine(text, ToolKinds(), name=str(path), max_bytes=most)
+    rows = [finding.to_dict() for finding in examined.findings]
+    valid = not examined.errors
+    if as_json:
+        print_json({"file": str(path), "valid": valid, "findings": rows})
+    for row in () if as_json else rows:
+        click.echo(finding_text(str(path), row), err=not valid)
+    if not valid or examined.playbook is None:
+        raise Failure(f"{path} cannot run as written")
+    _check_step(examined.playbook.steps, entry, str(path))
+    if not as_json:
+        click.echo(f"{path} is valid")
+
+
+def _check_step(steps: Collection[str], entry: str | None, name: str) -> None:
+    if entry is not None and entry not in steps:
+        raise NotFoundError(
+            f"{name} has no step {entry!r}", remedy=f"its steps are {', '.join(steps)}"
+        )
 
 
 def _run_here(
@@ -110,7 +148,8 @@ def _run_here(
     configure(settings if verbose else replace(settings, log_level="error"))
     secrets = _lent_secrets(settings)
     began = time.monotonic()
-    with progress(sys.stderr, quiet=as_json) as shown:
+    told = "interrupted: the playbook did not run to its end"
+    with on_interrupt(told), progress(sys.stderr, quiet=as_json) as shown:
         watched = Watched(shown)
         done = run_playbook(
             playbook, settings, payload, watched.see, source=str(path), secrets=secrets
@@ -158,19 +197,14 @@ def _read(path: Path) -> str:
         raise Failure(f"{path} cannot be read: {exc.strerror}") from exc
 
 
-def _with_entry(text: str, name: str, entry: str | None, settings: Settings) -> str:
+def _with_entry(text: str, name: str, entry: str, settings: Settings) -> str:
     """The playbook with *entry* as its first step. Raises ``InvalidPlaybookError``."""
     from app.engine.language.parse import parse
     from app.engine.language.source import read
     from app.wiring import ToolKinds
 
     playbook = parse(text, ToolKinds(), name=name, max_bytes=settings.playbook_bytes)
-    if entry is None:
-        return text
-    if entry not in playbook.steps:
-        raise NotFoundError(
-            f"{name} has no step {entry!r}", remedy=f"its steps are {', '.join(playbook.steps)}"
-        )
+    _check_step(playbook.steps, entry, name)
     document = read(text, name=name, max_bytes=settings.playbook_bytes).data
     executor = dict(document.get("executor") or {})
     executor["spec"] = {**(executor.get("spec") or {}), "entry_step": entry}

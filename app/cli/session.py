@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 import click
 
@@ -82,27 +84,81 @@ class Failure(click.ClickException):
         click.echo(f"error: {self.message}", file=file or sys.stderr)
 
 
-class Commands(click.Group):
-    """A group whose commands are imported when they are called.
+class Interrupted(Failure):
+    """Ctrl-C, and what that means; the exit code is a shell's."""
 
-    ``lazy`` maps a command's name to ``module:attribute``. Errors of ours become ``Failure``.
+    exit_code = 130
+
+    def show(self, file: Any = None) -> None:
+        # The terminal shows ^C where we are; what we say begins on a line of its own.
+        start = "\n" if sys.stderr.isatty() else ""
+        click.echo(f"{start}{self.message}", file=file or sys.stderr)
+
+
+@contextmanager
+def on_interrupt(told: str) -> Iterator[None]:
+    """Where Ctrl-C comes inside, end the command with *told*."""
+    try:
+        yield
+    except KeyboardInterrupt as exc:
+        raise Interrupted(told) from exc
+
+
+class Lazy(NamedTuple):
+    """A command that is imported when it is called: ``module:attribute``, and a line about it."""
+
+    target: str
+    summary: str
+
+
+class Commands(click.Group):
+    """A group whose commands are imported when they are called. Errors of ours become ``Failure``.
+
+    ``sections`` holds them by the title that they stand under in the help.
     """
 
-    def __init__(self, *args: Any, lazy: dict[str, str] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, sections: Mapping[str, Mapping[str, Lazy]] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self._lazy = lazy or {}
+        self._sections = sections or {}
+        self._lazy = {name: lazy for part in self._sections.values() for name, lazy in part.items()}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*self._lazy, *super().list_commands(ctx)})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        target = self._lazy.get(cmd_name)
-        if target is None:
+        lazy = self._lazy.get(cmd_name)
+        if lazy is None:
             return super().get_command(ctx, cmd_name)
-        module, _, attribute = target.partition(":")
+        module, _, attribute = lazy.target.partition(":")
         command = getattr(import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as exc:
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            if not near:
+                raise
+            raise click.UsageError(f"{exc.message} Did you mean '{near[0]}'?", ctx) from exc
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 (click gives it)
+        """One line per command, and none of them cut. Nothing is imported for it."""
+        for title, part in self._sections.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, lazy.summary) for name, lazy in part.items()])
+        if self.commands:
+            rows = [
+                (name, command.get_short_help_str(limit=200))
+                for name, command in sorted(self.commands.items())
+            ]
+            with formatter.section("Commands"):
+                formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -110,7 +166,7 @@ class Commands(click.Group):
         except CallboardError as exc:
             raise Failure(str(exc)) from exc
         except KeyboardInterrupt as exc:
-            raise click.exceptions.Exit(130) from exc
+            raise Interrupted("interrupted") from exc
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click knows what to do with these
         except Exception as exc:

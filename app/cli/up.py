@@ -61,8 +61,9 @@ def up(
 
 
 def _run(settings: Settings) -> None:
-    from app.cli.house import house
+    from app.cli.house import check, house
 
+    check(settings)  # before anything is said: one that is refused has nothing to announce
     stop = Stop()
     speaker = _speaker(settings, stop)
     began = time.monotonic()

@@ -80,7 +80,8 @@ def validate(
     wrong = sum(verdict.fails(strict=strict) for verdict in verdicts)
     if wrong:
         checked = sum(verdict.skipped is None for verdict in verdicts)
-        word = "are not as they should be" if strict else "cannot run as written"
+        lax = f"{'is' if wrong == 1 else 'are'} not as it should be"
+        word = lax if strict else "cannot run as written"
         raise Failure(f"{wrong} of {checked} {word}")
 
 

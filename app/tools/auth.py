@@ -9,12 +9,17 @@ from typing import Any
 from app.errors import ToolError
 from app.tools import Context
 
+#: What may name a credential, and what may be said about it beside.
+_NAMES = {"name", "key", "secret_name", "credential"}
+_ABOUT = {"type", "service", "scope", "fields", "inject"}
+
 
 def resolve(auth: Any, context: Context) -> dict[str, Any]:
     """The fields of *auth*. A secret that is not a JSON object is under ``value``.
 
     *auth* is the name of a secret, or a mapping: the fields themselves, ``{source: secret | env |
-    credential | inline, name: …}``, or one of these under an alias.
+    credential | inline, name: …}``, or one of these under an alias. ``source`` may be missing
+    beside ``credential``, and where there is nothing but the name and the ``type``.
     """
     if isinstance(auth, str):
         return _fields(context.secret(auth))
@@ -25,14 +30,21 @@ def resolve(auth: Any, context: Context) -> dict[str, Any]:
     if len(auth) == 1 and isinstance(only := next(iter(auth.values())), Mapping):
         return resolve(only, context)
     fields = dict(auth)
-    source = fields.pop("source", None)
-    if source in {None, "inline"}:
+    source = fields.pop("source", None) or ("credential" if _is_reference(fields) else "inline")
+    if source == "inline":
         return fields
-    keys = ("name", "key", "secret_name", "credential")
-    name = next((fields.pop(key) for key in keys if key in fields), None)
+    name = next((fields.pop(key) for key in _NAMES if key in fields), None)
     if not isinstance(name, str) or not name:
         raise ToolError(f"auth from {source} needs the name of the secret", kind="auth")
     return {**fields, **_fields(context.secret(name))}
+
+
+def _is_reference(fields: Mapping[str, Any]) -> bool:
+    """Whether *fields* only say which credential is meant. The ``key`` of an API is one itself."""
+    if fields.get("credential") or fields.get("secret_name"):
+        return True
+    is_api_key = str(fields.get("type", "api_key")) in {"api_key", "apikey", "header"}
+    return not is_api_key and len(_NAMES & fields.keys()) == 1 and fields.keys() <= _NAMES | _ABOUT
 
 
 def first(fields: Mapping[str, Any], *names: str) -> str | None:

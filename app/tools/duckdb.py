@@ -21,6 +21,7 @@ from app.errors import ToolError
 from app.tools import Context, Tool
 from app.tools.databases import MEMORY, databases
 from app.tools.sources import seconds, statements
+from app.tools.times import Time
 from app.tools.values import check_size, plain, rows
 from app.tools.watch import Call, watcher
 
@@ -48,11 +49,10 @@ class Input(BaseModel):
     )
     memory_limit: str = Field(DEFAULT_MEMORY, description="Memory it may use.")
     threads: int = Field(DEFAULT_THREADS, ge=1, description="Threads it may use.")
-    timeout: float | None = Field(
+    timeout: Time | None = Field(
         None,
         validation_alias=AliasChoices("timeout", "timeout_seconds"),
-        gt=0,
-        description="Seconds it may take.",
+        description="How long it may take: seconds, or text such as `30s`.",
     )
 
 

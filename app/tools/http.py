@@ -24,6 +24,7 @@ from app.tools.auth import first, resolve
 from app.tools.http_guard import Stopped, request_of, time_left
 from app.tools.http_transport import Transport, transport
 from app.tools.sources import seconds
+from app.tools.times import Time
 
 DEFAULT_TIMEOUT = 60.0
 MAX_REDIRECTS = 20
@@ -56,11 +57,10 @@ class Input(BaseModel):
     data: Any = Field(None, description="Query parameters or body, by method; or `{query, body}`.")
     form: dict[str, Any] | None = Field(None, description="The body, as fields of a form.")
     auth: Any = Field(None, description="The name of a credential, or its fields.")
-    timeout: float = Field(
+    timeout: Time = Field(
         DEFAULT_TIMEOUT,
         validation_alias=AliasChoices("timeout", "timeout_seconds"),
-        gt=0,
-        description="Seconds it may take.",
+        description="How long it may take: seconds, or text such as `30s`.",
     )
     verify: bool = Field(
         True,
@@ -139,7 +139,10 @@ tool = Tool("http", input=Input, run=run, queue="io")
 def _build(request: Input, context: Context) -> tuple[set[str], httpx2.Request]:
     """The request to send, and the names of its headers that only its first host may see."""
     headers = {
-        name.lower(): _text(value) for name, value in request.headers.items() if value is not None
+        # "Bearer {{ token }}" without a token ends in a blank, which is no header.
+        name.lower(): _text(value).strip()
+        for name, value in request.headers.items()
+        if value is not None
     }
     params = {name: value for name, value in request.params.items() if value is not None}
     before = set(headers)
@@ -325,7 +328,8 @@ def _error(message: httpx2.Request, response: httpx2.Response, result: dict[str,
     kind, retryable = _kind(status)
     details: dict[str, Any] = {
         "http": {"status": status, "headers": result["headers"]},
-        "status_code": status,
+        # Rules ask for it by each of these names.
+        **dict.fromkeys(("status_code", "http_status", "status"), status),
     }
     if wait := response.headers.get("retry-after"):
         details["retry_after"] = wait

@@ -16,6 +16,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from app.engine.children import call_of
 from app.errors import ToolError
 from app.tools import Context, Parked, Tool
+from app.tools.times import Time
 
 
 class Input(BaseModel):
@@ -37,7 +38,7 @@ class Input(BaseModel):
     )
     return_result: bool = Field(False, description="wait, and return the child's last result")
     wait: bool = Field(False, description="the same")
-    timeout: float | str | None = Field(
+    timeout: Time | None = Field(
         None,
         validation_alias=AliasChoices("timeout", "timeout_seconds"),
         description="how long to wait, in seconds or as '5m'; for ever by default",

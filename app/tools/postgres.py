@@ -29,6 +29,7 @@ from app.tools.connections import Connection, connections
 from app.tools.pg_errors import classify
 from app.tools.sources import Script, seconds, statements
 from app.tools.statements import split, takes_parameters
+from app.tools.times import Time
 from app.tools.values import check_size, rows
 from app.tools.watch import Call, watcher
 
@@ -68,11 +69,10 @@ class Input(BaseModel):
         validation_alias=AliasChoices("schema", "search_path", "db_schema"),
         description="The schema that names without one are in.",
     )
-    timeout: float | None = Field(
+    timeout: Time | None = Field(
         None,
         validation_alias=AliasChoices("timeout", "timeout_seconds"),
-        gt=0,
-        description="Seconds it may take.",
+        description="How long it may take: seconds, or text such as `30s`.",
     )
 
 

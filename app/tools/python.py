@@ -22,6 +22,7 @@ from app.tools.child import frames
 from app.tools.child.run import child_job, exit_error, parse
 from app.tools.child.run import run as run_child
 from app.tools.sources import EnvInput, Script, Source, as_texts, decoded, seconds, text_of
+from app.tools.times import Time
 
 
 class Input(BaseModel):
@@ -51,11 +52,10 @@ class Input(BaseModel):
         default_factory=dict, description="Modules to import, by the name they get."
     )
     env: dict[str, str] = Field(default_factory=dict, description="Environment variables.")
-    timeout: float | None = Field(
+    timeout: Time | None = Field(
         None,
         validation_alias=AliasChoices("timeout", "timeout_seconds"),
-        gt=0,
-        description="Seconds it may take.",
+        description="How long it may take: seconds, or text such as `30s`.",
     )
 
     _env_texts = field_validator("env", mode="before", json_schema_input_type=EnvInput)(as_texts)

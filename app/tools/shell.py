@@ -20,6 +20,7 @@ from app.tools import Context, Tool
 from app.tools.child.run import Ended, child_job, exit_error
 from app.tools.child.run import run as run_child
 from app.tools.sources import EnvInput, as_texts, seconds
+from app.tools.times import Time
 
 DEFAULT_TIMEOUT = 600.0
 PREVIEW = 200
@@ -38,11 +39,10 @@ class Input(BaseModel):
     env: dict[str, str] = Field(default_factory=dict, description="Environment variables.")
     cwd: str | None = Field(None, description="The folder they run in; else one of their own.")
     shell: str = Field("/bin/sh", description="The shell that runs them.")
-    timeout: float = Field(
+    timeout: Time = Field(
         DEFAULT_TIMEOUT,
         validation_alias=AliasChoices("timeout", "timeout_seconds"),
-        gt=0,
-        description="Seconds they may take together.",
+        description="How long they may take together: seconds, or text such as `30s`.",
     )
 
     _env_texts = field_validator("env", mode="before", json_schema_input_type=EnvInput)(as_texts)

@@ -77,10 +77,14 @@ class Watcher:
                 idle = 0 if self._calls else idle + 1
                 # Under the lock: a call that has ended must not be stopped, its connection may
                 # serve another one by then.
-                for call in self._calls:
-                    _stop_if_due(call)
+                self._stop_due()
                 if idle >= IDLE_GLANCES:
                     self._thread = None
+
+    def _stop_due(self) -> None:
+        # In a frame of its own: one that lives on would hold the last call, and its connection.
+        for call in self._calls:
+            _stop_if_due(call)
 
 
 def _stop_if_due(call: Call) -> None:

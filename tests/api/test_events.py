@@ -154,3 +154,16 @@ def test_a_wrong_page_is_named(http: TestClient, done: str, query: str) -> None:
     answer = http.get(f"{done}?{query}")
     assert answer.status_code == 422
     assert query.partition("=")[0] in answer.json()["detail"]
+
+
+def test_ids_inside_an_event_are_text() -> None:
+    from datetime import UTC, datetime
+
+    from app.api.vocabulary import event_row
+    from app.engine.events import ChildStarted, Entry
+    from app.engine.ports import ExecutionSummary
+
+    child = 2**62 + 1
+    event = ChildStarted("a", 1, -1, 1, child, 7, "child", 1, waits=True)
+    summary = ExecutionSummary(5, 7, "p", 1, "RUNNING", datetime.now(UTC))
+    assert event_row(Entry(5, 2, event), summary).context["child_execution_id"] == str(child)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cli.fakes import Call
+from tests.cli.house import clean_environment
 from tests.cli.test_run import FAILING, GOOD, HEAD, INVALID
 
 SLEEPY = f"""{HEAD}workflow:
@@ -103,6 +107,32 @@ def test_a_failure_is_exit_code_1_where_somebody_waits(at_api: Call, tmp_path: P
     assert "Error:     " in text.stdout
 
 
+def test_ctrl_c_while_looking_on_says_that_it_goes_on(
+    at_api: Call, api: str, home: Path, tmp_path: Path
+) -> None:
+    at_api("register", "-f", str(_write(tmp_path, SLEEPY, "cli/watched")))
+    execution = _json(at_api, "execute", "cli/watched")["execution_id"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app.cli", "-s", api, "status", execution, "--watch"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=clean_environment(home),
+    )
+    try:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "running   start\n"
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130
+    assert told.startswith(f"stopped looking on; execution {execution} goes on (look again with ")
+    assert _json(at_api, "status", execution)["status"] == "RUNNING"
+    at_api("cancel", execution)
+
+
 def test_cancel(at_api: Call, tmp_path: Path) -> None:
     at_api("register", "-f", str(_write(tmp_path, SLEEPY, "cli/sleepy")))
     execution = _json(at_api, "execute", "cli/sleepy")["execution_id"]
@@ -139,6 +169,34 @@ def test_lists(at_api: Call) -> None:
     assert isinstance(_json(at_api, "pools"), list)
 
 
+@pytest.mark.parametrize(
+    ("word", "remedy"),
+    [
+        ("foo", "there are agent, credential, mcp, memory, playbook, subscription"),
+        ("playbok", "did you mean 'playbook'?"),
+        ("excutions", "did you mean 'executions'?"),
+    ],
+)
+def test_an_unknown_word_to_list_is_an_error(at_api: Call, word: str, remedy: str) -> None:
+    for words in (("list", word), ("catalog", "list", word)):
+        result = at_api(*words)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr == f"error: there is no kind of resource called {word!r} ({remedy})\n"
+
+
+def test_where_a_list_is_empty_it_is_said(at_api: Call) -> None:
+    for words, told in {
+        ("list", "credentials"): "nothing of the kind credentials is registered\n",
+        ("catalog", "list", "--path", "no/where"): (
+            "nothing is registered under path 'no/where'\n"
+        ),
+        ("executions", "--path", "no/where"): "no execution is like that\n",
+    }.items():
+        result = at_api(*words)
+        assert (result.exit_code, result.stderr) == (0, told)
+    assert _json(at_api, "list", "credentials") == {"entries": []}
+
+
 def test_validate_by_the_server(at_api: Call, tmp_path: Path) -> None:
     result = at_api("validate", str(_write(tmp_path, INVALID, "cli/check")), "--remote")
     assert result.exit_code == 1
@@ -148,7 +206,7 @@ def test_validate_by_the_server(at_api: Call, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("register",), "give one of -f FILE, -d FOLDER"),
+        (("register",), "give one file or folder: FILE, -f FILE or -d FOLDER"),
         (("execute", "a", "b"), "one path is needed, not 'a b'"),
         (("execute", "a", "--payload", "[1]"), "a JSON object is needed"),
         (("status",), "Missing argument"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import click
 import pytest
@@ -35,10 +37,61 @@ def test_help_lists_all_commands_in_one_line_each(call: Call) -> None:
     assert all(f"\n  {name} " in help_ for name in COMMANDS)
 
 
-def test_an_unknown_command_is_a_usage_error(call: Call) -> None:
+def test_no_line_of_a_help_is_cut(call: Call) -> None:
+    for words in ((), ("catalog",), ("db",), ("server",), ("worker",)):
+        help_ = call(*words, "--help").stdout
+        assert "..." not in help_.replace("[ARGS]...", "")
+
+
+def test_the_help_lists_commands_under_their_titles(call: Call) -> None:
+    lines = call("--help").stdout.splitlines()
+    titles = [lines.index(f"{title}:") for title in ("Playbooks", "On the servers", "This machine")]
+    assert titles == sorted(titles)
+    assert titles[0] < lines.index("  run       Run a playbook in this process, without servers.")
+
+
+def test_the_help_imports_no_command() -> None:
+    """It shows at once, whatever the commands need."""
+    code = (
+        "import sys; from app.cli.root import cli\n"
+        "try: cli(['--help'])\n"
+        "finally: print(*sorted(n for n in sys.modules if n.startswith('app.')), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    names = {"app.cli", "app.cli.root", "app.cli.session", "app.errors", "app.settings"}
+    assert set(done.stderr.split()) == names
+
+
+def test_an_unknown_command_is_a_usage_error_that_knows_better(call: Call) -> None:
     result = call("statsu")
     assert result.exit_code == 2
-    assert "No such command 'statsu'" in result.stderr
+    assert "No such command 'statsu'. Did you mean 'status'?\n" in result.stderr
+    assert result.stderr.count("Did you mean") == 1
+    assert call("catalog", "gett").stderr.count("Did you mean 'get'?") == 1
+    assert "Did you mean" not in call("xyzzy").stderr
+
+
+@pytest.mark.parametrize("command", ["status", "events", "result", "cancel", "replay", "verify"])
+@pytest.mark.parametrize("word", ["abc", "0", "1.5", "9223372036854775808", "٣"])
+def test_what_is_no_execution_id_is_told_before_anybody_is_asked(
+    call: Call, command: str, word: str
+) -> None:
+    result = call("--port", "1", command, word)
+    assert result.exit_code == 2
+    assert f"{word!r} is not the id of an execution, which is a number; " in result.stderr
+
+
+def test_execute_status_wants_an_id_too(call: Call) -> None:
+    assert "'abc' is not the id of an execution" in call("execute", "status", "abc").stderr
+
+
+def test_what_is_no_time_is_told(call: Call) -> None:
+    result = call("--port", "1", "executions", "--after", "yesterday")
+    assert result.exit_code == 2
+    assert "'yesterday' is not a time; write 2030-01-31 or 2030-01-31T12:00:00Z" in result.stderr
+    assert "no Callboard API" in call("--port", "1", "executions", "--after", "2030-01-31").stderr
 
 
 @pytest.mark.parametrize(
@@ -122,4 +175,5 @@ def test_a_bug_is_one_line_too(call: Call, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_version(call: Call) -> None:
     assert call("version").stdout.startswith("callboard ")
+    assert call("--version").stdout == call("version").stdout
     assert json.loads(call("version", "--json").stdout)["version"]

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.cli.fakes import Call
+from tests.cli.house import clean_environment
 
 HEAD = "apiVersion: noetl.io/v2\nkind: Playbook\nmetadata: {name: t, path: test/t}\n"
 GOOD = f"""{HEAD}workload: {{city: Rome, days: 1}}
@@ -32,6 +37,10 @@ INVALID = f"""{HEAD}workflow:
     next: {{arcs: [{{step: nowhere}}]}}
   - step: other
     tool: {{kind: nope}}
+"""
+SLIPS = f"""{HEAD}workflow:
+  - step: start
+    tool: {{kind: noop, mesage: hello}}
 """
 
 
@@ -91,12 +100,77 @@ def test_a_failing_playbook_is_exit_code_1_with_the_error(call: Call, folder: Pa
 
 
 def test_an_invalid_playbook_shows_every_finding_with_its_line(call: Call, folder: Path) -> None:
-    for words in (("run", "invalid.yaml"), ("run", "invalid.yaml", "--dry-run")):
-        result = call(*words)
-        assert result.exit_code == 1
-        assert result.stderr.startswith("error: invalid.yaml is not valid:\n  line ")
-        assert "nowhere" in result.stderr
-        assert "nope" in result.stderr
+    result = call("run", "invalid.yaml")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: invalid.yaml is not valid:\n  line ")
+    assert "nowhere" in result.stderr
+    assert "nope" in result.stderr
+
+
+def test_dry_run_says_what_validate_says(call: Call, folder: Path) -> None:
+    for name in ("invalid.yaml", "slips.yaml"):
+        (folder / "slips.yaml").write_text(SLIPS)
+        checked = call("validate", name)
+        result = call("run", name, "--dry-run")
+        assert result.exit_code == checked.exit_code
+        *findings, _ = checked.stdout.splitlines()
+        assert findings
+        assert all(line in result.output.splitlines() for line in findings)
+    assert call("run", "slips.yaml", "--dry-run").stdout.endswith("slips.yaml is valid\n")
+    invalid = call("run", "invalid.yaml", "--dry-run")
+    assert invalid.stderr.endswith("error: invalid.yaml cannot run as written\n")
+    assert invalid.stdout == ""
+
+
+def test_dry_run_as_json(call: Call, folder: Path) -> None:
+    good, bad = (call("run", name, "--dry-run", "--json") for name in ("good", "invalid"))
+    assert (good.exit_code, bad.exit_code) == (0, 1)
+    assert json.loads(good.stdout) == {"file": "good.yaml", "valid": True, "findings": []}
+    found = json.loads(bad.stdout)
+    assert (found["valid"], len(found["findings"])) == (False, 2)
+
+
+def test_dry_run_looks_for_the_target(call: Call, folder: Path) -> None:
+    assert call("run", "good.yaml", "each", "--dry-run").exit_code == 0
+    result = call("run", "good.yaml", "nope", "--dry-run")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "has no step 'nope' (its steps are start, each, end)" in result.stderr
+
+
+def test_a_sub_playbook_shows_with_the_id_of_its_execution(call: Call, folder: Path) -> None:
+    (folder / "child.yaml").write_text(GOOD.replace("test/t", "test/child"))
+    (folder / "parent.yaml").write_text(
+        f"{HEAD}workflow: [{{step: start, "
+        "tool: {kind: playbook, path: test/child, return_step: end}}]\n"
+    )
+    result = call("run", "parent.yaml")
+    assert result.exit_code == 0, result.output
+    first, last, _ = result.stderr.splitlines()
+    assert re.fullmatch(r"running   start  waits for execution \d+ \(test/child\)", first)
+    assert last.startswith("done      start  ")
+
+
+def test_ctrl_c_says_that_it_was_interrupted(home: Path, folder: Path) -> None:
+    (folder / "sleepy.yaml").write_text(
+        f"{HEAD}workflow: [{{step: start, tool: {{kind: shell, cmd: sleep 600}}}}]\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app.cli", "run", "sleepy.yaml"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=clean_environment(home),
+    )
+    try:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "running   start\n"
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert (process.returncode, stdout) == (130, "")
+    assert stderr == "interrupted: the playbook did not run to its end\n"
 
 
 def test_dry_run_runs_nothing(call: Call, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -57,8 +58,18 @@ def test_runs_playbooks_and_commands_of_the_home_find_it(
 
 def test_a_second_one_on_the_same_home_is_refused(here: Call, running: Up) -> None:
     result = here("up", "--port", str(free_port()))
-    assert result.exit_code == 1
+    assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith(f"error: callboard up of {running.home} runs already (process ")
+    assert problem_of(running.url) is None
+
+
+def test_the_demo_uses_what_runs_and_leaves_it_running(here: Call, running: Up) -> None:
+    result = here("demo")
+    assert result.exit_code == 0, result.output
+    lines = result.stderr.splitlines()
+    assert lines[0] == f"using 'callboard up' (process {running.process.pid}) at {running.url}"
+    assert re.fullmatch(r"23 steps in .+; 'callboard status \d+' shows them again", lines[-1])
+    assert "from nothing" not in result.stderr
     assert problem_of(running.url) is None
 
 
@@ -93,7 +104,7 @@ def test_a_port_in_use_is_one_clear_message(call: Call, home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         result = call("up", "--port", str(port))
-    assert result.exit_code == 1
+    assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
         f"error: port {port} on 127.0.0.1 cannot be used: Address already in use "
         "(stop what listens there, or choose another port with --port)\n"

@@ -81,7 +81,7 @@ def test_strict_counts_warnings_as_errors_and_hints_as_neither(call: Call, folde
     assert call("validate", "below/slips.yaml").exit_code == 0
     strict = call("validate", "below/slips.yaml", "--strict")
     assert strict.exit_code == 1
-    assert strict.stderr == "error: 1 of 1 are not as they should be\n"
+    assert strict.stderr == "error: 1 of 1 is not as it should be\n"
     (folder / "older.yaml").write_text(OLDER)
     older = call("validate", "older.yaml", "--strict")
     assert older.exit_code == 0
@@ -150,6 +150,41 @@ def test_the_schema_checks_playbooks(call: Call) -> None:
     schema = json.loads(call("schema").stdout)
     assert not list(Draft202012Validator(schema).iter_errors(read(GOOD).data))
     assert list(Draft202012Validator(schema).iter_errors(read(SLIPS.replace("noop", "nope")).data))
+
+
+@pytest.mark.parametrize(
+    ("step", "place"),
+    [
+        ("{step: a, tol: {kind: noop}}", "workflow.0"),
+        ("{tool: {kind: noop}}", "workflow.0"),
+        ("{step: a, tool: {kind: htpp, url: x}}", "workflow.0.tool"),
+        ("{step: a, tool: {url: x}}", "workflow.0.tool"),
+        ("{step: a, tool: {kind: http, urll: x}}", "workflow.0.tool"),
+        ("{step: a, tool: {kind: http, url: x, timeout: soon}}", "workflow.0.tool"),
+        ("{step: a, tool: {kind: duckdb, query: x, threads: many}}", "workflow.0.tool"),
+        ("{step: a, tool: [{name: b, kind: shell}]}", "workflow.0.tool"),
+        ("{step: a, timeout: 5 parsecs, tool: {kind: noop}}", "workflow.0.timeout"),
+        ("{step: a, loop: {iterator: x}, tool: {kind: noop}}", "workflow.0.loop"),
+        ("{step: a, loop: {in: [1], iteratr: x}, tool: {kind: noop}}", "workflow.0.loop"),
+        (
+            "{step: a, loop: {in: [1], iterator: x, spec: {mode: paralel}}, tool: {kind: noop}}",
+            "workflow.0.loop.spec.mode",
+        ),
+        ("{step: a, next: {arc: [{step: b}]}}", "workflow.0.next"),
+        ("{step: a, next: {arcs: [{step: b, wen: x}]}}", "workflow.0.next"),
+        (
+            "{step: a, tool: {kind: noop, spec: {policy: {rules: [{then: {do: rety}}]}}}}",
+            "workflow.0.tool",
+        ),
+    ],
+)
+def test_the_schema_flags_a_slip_at_its_place(call: Call, step: str, place: str) -> None:
+    """Editors show it there while it is being typed."""
+    schema = json.loads(call("schema").stdout)
+    Draft202012Validator.check_schema(schema)
+    document = read(f"{HEAD}workflow: [{step}]\n").data
+    found = Draft202012Validator(schema).iter_errors(document)
+    assert {".".join(map(str, error.absolute_path)) for error in found} == {place}
 
 
 def test_the_schema_of_one_tool(call: Call) -> None:

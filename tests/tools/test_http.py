@@ -133,12 +133,31 @@ def test_params_join_those_of_the_url(call: Any, server: Any) -> None:
             "s3cret",
             id="source secret",
         ),
+        pytest.param(
+            {"type": "bearer", "credential": "plain"},
+            "authorization",
+            "Bearer s3cret",
+            id="a credential by name",
+        ),
+        pytest.param(
+            {"type": "api_key", "key": "k"}, "x-api-key", "k", id="the key of an API is no name"
+        ),
     ],
 )
 def test_auth(call: Any, server: Any, auth: Any, header: str, value: str) -> None:
     secrets = {"plain": "s3cret", "object": '{"data": {"username": "u", "password": "p"}}'}
     asked = call("http", {"url": server.url, "auth": auth}, secret=secrets.__getitem__)["data"]
     assert asked["headers"][header] == value
+
+
+def test_a_header_may_end_in_a_value_that_is_missing(call: Any, server: Any) -> None:
+    asked = call("http", {"url": server.url, "headers": {"Authorization": "Bearer "}})["data"]
+    assert asked["headers"]["authorization"] == "Bearer"
+
+
+def test_the_status_of_an_error_has_three_names(fail: Any, server: Any) -> None:
+    error = fail("http", {"url": f"{server.url}/status/503"}).to_dict()
+    assert [error[name] for name in ("status_code", "http_status", "status")] == [503, 503, 503]
 
 
 def test_an_unknown_secret_is_an_auth_error(fail: Any, server: Any) -> None:

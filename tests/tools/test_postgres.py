@@ -105,7 +105,9 @@ def test_an_inline_script(call: Run, url: str) -> None:
     assert call("postgres", {"auth": {"url": url}, "script": script})["row_count"] == 1
 
 
-@pytest.fixture(params=["url", "fields", "db_ fields", "alias", "name of JSON", "source", "driver"])
+@pytest.fixture(
+    params=["url", "fields", "db_ fields", "alias", "JSON", "source", "driver", "credential", "key"]
+)
 def auth(request: pytest.FixtureRequest, url: str) -> tuple[Any, str]:
     """A form of auth, and what its secret holds."""
     known = conninfo_to_dict(url)
@@ -116,8 +118,10 @@ def auth(request: pytest.FixtureRequest, url: str) -> tuple[Any, str]:
         "fields": (fields, ""),
         "db_ fields": (prefixed, ""),
         "alias": ({"pg": {"url": url}}, ""),
-        "name of JSON": ("db", json.dumps({"type": "postgres", "data": prefixed})),
+        "JSON": ("db", json.dumps({"type": "postgres", "data": prefixed})),
         "source": ({"source": "secret", "name": "db"}, url),
+        "credential": ({"pg_db": {"type": "postgres", "credential": "db"}}, url),
+        "key": ({"type": "postgres", "key": "db"}, url),
         "driver": ("db", url.replace("postgresql://", "postgres+psycopg://")),
     }
     return forms[request.param]

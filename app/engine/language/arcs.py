@@ -94,7 +94,7 @@ class _ArcReader:
     def leading(self, arc: Arc, path: Path) -> Arc:
         if self.known is not None and arc.step not in self.known and arc.step != END:
             message = f"step {self.step!r} leads to {arc.step!r}, which is no step."
-            hint = self.checks.nearest(arc.step, self.known)
+            hint = self.checks.nearest(arc.step, {*self.known, END})
             self.checks.problem(path, "arc-to-nowhere", message, hint)
         return arc
 
