@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from app.engine.names import scope_key
 from app.engine.playbook import Rule, Step, Task
 from app.engine.policy import Action, choose, delay, jump_target
+from app.engine.programs import filled
 from app.engine.references import selection, whole
 from app.engine.templates.sandbox import Result
 from app.engine.templates.scope import Scope
@@ -26,6 +27,11 @@ from app.wire import Resume
 INLINE_DELAY = 5.0
 #: What a parked step keeps.
 PROGRESS = ("index", "results", "previous", "local", "ctx", "tries")
+#: Names that no input takes the place of.
+_ENGINE_NAMES = frozenset(
+    {"ctx", "execution_id", "iter", "job", "output", "results", "steps", "workload"}
+    | {"_attempt", "_prev", "_task"}
+)
 #: A sequence that runs more tasks than this jumps in circles.
 MAX_TASKS = 1_000_000
 #: What in a python program may read a variable without naming it.
@@ -221,26 +227,30 @@ class TaskSequence:
         except ValidationError as exc:
             raise ToolError(_complaint(task, exc), kind="schema") from exc
         scope = self._names(task)
-        context = replace(
-            self.context, timeout=left, variables=_durable(scope, self._unread(task, config))
-        )
-        return tool.run(model, context)
+        variables = _durable(scope, self._unread(task, config))
+        if task.kind == "python" and "workload" in str(config.get("code")):
+            variables = {"workload": dict(scope.workload), **variables}
+        return tool.run(model, replace(self.context, timeout=left, variables=variables))
 
     def _config(self, task: Task, tool: Tool) -> dict[str, Any]:
         """The tool's config with templates rendered and the step's input merged over its own."""
         scope = self._names(task)
-        config: dict[str, Any] = {}
+        given = render(task.config.get("input") or task.config.get("args") or {}, scope)
+        if isinstance(given, Mapping):
+            given = {**self._loop_input(tool), **given, **self.step_input}
+            # What a sub-playbook is given are names of its own, not of the call.
+            scope = scope if task.kind == "playbook" else _with_input(scope, given)
+        config: dict[str, Any] = {"input": given}
         for key, value in task.config.items():
+            if key in {"input", "args"}:
+                continue
             if key in tool.verbatim:
-                config[key] = value
+                is_program = key == "code" and isinstance(value, str)
+                config[key] = filled(value, scope) if is_program else value
             elif key in tool.text:
                 config[key] = _as_text(value, scope)
             else:
                 config[key] = render(value, scope)
-        own = config.pop("args", None) or {}
-        given = config.get("input") or own
-        if isinstance(given, Mapping):
-            config["input"] = {**self._loop_input(tool), **given, **self.step_input}
         return config
 
     def _unread(self, task: Task, config: Mapping[str, Any]) -> frozenset[str]:
@@ -348,7 +358,7 @@ class TaskSequence:
             **results,
             **self.local,
             "results": results,
-            "_prev": self.previous,
+            "_prev": _as_output(self.previous),
             "_task": task.name,
             "_attempt": self.tries.get(task.name, 1),
             **extra,
@@ -371,6 +381,15 @@ class TaskSequence:
 
 def _limit(message: str) -> StepFailure:
     return StepFailure({"kind": "limit", "message": message, "retryable": False})
+
+
+def _with_input(scope: Scope, given: Mapping[str, Any]) -> Scope:
+    """*scope* with the step's input, by its names and below ``input``; the engine's names stay."""
+    if not given:
+        return scope
+    names = {name: given for name in ("input", "args") if name not in scope}
+    names |= {name: value for name, value in given.items() if name not in _ENGINE_NAMES}
+    return scope.with_local(names)
 
 
 def _as_text(value: Any, scope: Scope) -> Any:

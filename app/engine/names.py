@@ -36,7 +36,9 @@ class Names:
     def reads(self, step: Step, source: Origin | None) -> dict[str, int]:
         """Which event holds each value that the step's templates name; ``ctx.`` marks ctx values."""
         needs, state = step.needs, self.state
-        names = [*state.steps, *state.ctx] if needs.everything else needs.names
+        # Of what is read below the workload, the workload itself has nearly everything.
+        elsewhere = needs.workload - self.values.workload().keys()
+        names = [*state.steps, *state.ctx] if needs.everything else needs.names | elsewhere
         reads: dict[str, int] = {}
         for name in sorted(set(names)):
             if name in state.ctx:

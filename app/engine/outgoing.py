@@ -106,7 +106,7 @@ class Outgoing(Ledger):
         scope = self.names.before(source)
         try:
             if step.loop.cursor is not None:
-                width, frame = frame_of(step.loop, scope)
+                width, frame = frame_of(step.loop, scope, self.limits.loop_window)
                 items = None
             else:
                 width, frame = window(step.loop, scope, self.limits.loop_window), None

@@ -6,13 +6,14 @@ these, the parts that the step selected. What it tells is read without fetching 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, ItemsView, Iterator, Mapping, Sequence, ValuesView
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 from app.engine.encoding import dumps
 from app.engine.templates.sandbox import Result
-from app.engine.templates.scope import output_of
+from app.engine.templates.scope import http_of, output_of
 from app.errors import BadRequestError
 
 #: Key that marks a value kept outside the log.
@@ -27,6 +28,7 @@ SMALL = 200
 _KINDS = frozenset({"result_ref", "loop_ref"})
 _SCHEME = "noetl://execution/"
 _LOOP = "loop/"
+_VISIT = re.compile(r"[1-9][0-9]{0,8}")
 
 #: Gives the value that a reference stands for.
 Load = Callable[[Mapping[str, Any]], Any]
@@ -51,7 +53,7 @@ class Place(NamedTuple):
         if not self.name.startswith(_LOOP):
             return None
         step, _, visit = self.name.removeprefix(_LOOP).rpartition("/")
-        return (step, int(visit)) if step and visit.isdecimal() else None
+        return (step, int(visit)) if step and _VISIT.fullmatch(visit) else None
 
 
 def place_of(ref: Any) -> Place:
@@ -353,10 +355,13 @@ class OutputOver(Mapping[str, Any]):
     def __getitem__(self, key: str) -> Any:
         if key in self.__base and (key in self.__fixed or key not in self.__result):
             return self.__base[key]
+        if key == "http" and key not in self.__result and (http := http_of(self.__result)):
+            return http
         return self.__result[key]
 
     def __contains__(self, key: object) -> bool:
-        return key in self.__base or key in self.__result
+        found = key in self.__base or key in self.__result
+        return found or (key == "http" and http_of(self.__result) is not None)
 
     def __iter__(self) -> Iterator[str]:
         return iter(dict.fromkeys([*self.__base, *self.__result]))

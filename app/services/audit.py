@@ -222,6 +222,7 @@ def carried(entry: Entry) -> Iterator[tuple[str, Any]]:
         yield f"the result of {event.key}", event.result
     if isinstance(event, StepParked):
         yield f"the progress of {event.key}", event.progress
+        yield f"the payload of {event.key}", (event.call or {}).get("payload")
     elif isinstance(event, StepDone | StepFailed):
         for name, value in (event.ctx or {}).items():
             yield f"ctx.{name} of {event.key}", value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +15,14 @@ from app.engine.language.parse import parse
 from app.engine.language.source import read
 from app.engine.playbook import Playbook
 from app.engine.ports import Catalog, CatalogEntry
-from app.errors import BadRequestError, Finding, NotFoundError
+from app.errors import BadRequestError, Finding, NotFoundError, UnavailableError
 from app.services.cache import Lru
 from app.services.schema import schema_of
 
 PLAYBOOK_KINDS = {"playbook", "agent"}
+#: Playbooks looked at once, and seconds to wait for a turn: the largest take seconds of a core, and
+#: the rest of the API must go on meanwhile.
+AT_ONCE, PATIENCE = 2, 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,7 @@ class CatalogService:
         self._kinds = kinds
         self._max_bytes = max_bytes
         self._playbooks: Lru[int, Playbook] = Lru(256)
+        self._turns = threading.BoundedSemaphore(AT_ONCE)
 
     def register(
         self, content: str, *, resource_type: str = "Playbook", source: str = "playbook"
@@ -74,8 +79,18 @@ class CatalogService:
         return self.examine(content, source=source).accepted(source)
 
     def examine(self, content: str, *, source: str = "playbook") -> Examined:
-        """Everything there is to say about a playbook; nothing is stored."""
-        return examine(content, self._kinds, name=source, max_bytes=self._max_bytes)
+        """Everything there is to say about a playbook; nothing is stored.
+
+        Raises ``UnavailableError`` where too many others are being looked at.
+        """
+        if not self._turns.acquire(timeout=PATIENCE):
+            raise UnavailableError(
+                "the server is busy with other playbooks", remedy="try again", retry_after=PATIENCE
+            )
+        try:
+            return examine(content, self._kinds, name=source, max_bytes=self._max_bytes)
+        finally:
+            self._turns.release()
 
     def schema(self, kind: str | None = None) -> dict[str, Any]:
         """The JSON Schema of playbooks, or of one tool. Raises ``NotFoundError``."""

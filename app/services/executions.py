@@ -113,7 +113,7 @@ class Executions:
         new_id = execution_id or self._new_id()
         now = self._clock()
         started = opening(
-            entry, playbook, payload, now=now, parent_execution_id=parent_execution_id
+            new_id, entry, playbook, payload, now=now, parent_execution_id=parent_execution_id
         )
         try:
             with self._log.transaction([new_id]) as tx:

@@ -80,6 +80,7 @@ class Family:
         entry = self._catalog.entry(catalog_id=event.catalog_id)
         caller = Caller(*event.key, event.attempt, event.returns or "", event.resumes, event.fails)
         started = opening(
+            event.child_execution_id,
             entry,
             self._catalog.playbook(event.catalog_id),
             event.payload,

@@ -23,7 +23,7 @@ from app.engine.events import (
     StepParked,
 )
 from app.engine.ports import BlobStore, LogTransaction
-from app.engine.references import Place, is_reference, reference
+from app.engine.references import FIELDS, Place, is_reference, reference
 from app.errors import BadRequestError
 
 #: Characters of a value's sha256 that end its name; they are checked when it is read.
@@ -68,7 +68,8 @@ class Storage:
             case StepParked():
                 place = f"{step}/{event.visit}/{event.iteration}/{event.attempt}"
                 progress = keeping.light(f"parked/{place}", step, event.progress)
-                event = replace(event, progress=progress)
+                call = keeping.light_call(f"call/{place}", step, event.call)
+                event = replace(event, progress=progress, call=call)
             case ChildEnded():
                 place = f"{step}/{event.visit}/{event.iteration}/{event.attempt}"
                 event = replace(event, result=keeping.light(f"child/{place}", step, event.result))
@@ -98,12 +99,22 @@ class _Keeping:
             return None
         return {key: self.light(f"{prefix}/{key}", step, value) for key, value in values.items()}
 
+    def light_call(
+        self, name: str, step: str, call: Mapping[str, Any] | None
+    ) -> Mapping[str, Any] | None:
+        """The sub-playbook that a parked attempt asks for; its payload is the playbook's own data."""
+        if call is None:
+            return None
+        return {**call, "payload": self.light(name, step, call.get("payload") or {})}
+
     def light(
         self, name: str, step: str, value: Any, selected: Mapping[str, Any] | None = None
     ) -> Any:
         """*value*, or the reference that stands for it."""
         if value is None:
             return None
+        # A result may not be made to look like a reference by what is selected of it.
+        selected = {name: part for name, part in (selected or {}).items() if name not in FIELDS}
         text = dumps(value)
         # Data that looks like a reference is kept elsewhere, however small: in an event it would
         # be taken for one.

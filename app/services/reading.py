@@ -73,7 +73,7 @@ class Reader:
             self._check_together(step, results)
             values.loops[wanted.loop] = results
         elif wanted.refs:
-            places = {ref: place_of(ref) for ref in wanted.refs}
+            places = {ref: _own(execution_id, place_of(ref)) for ref in wanted.refs}
             found = self._values(places.values())
             values.stored.update({ref: found[place] for ref, place in places.items()})
         else:
@@ -93,8 +93,10 @@ class Reader:
                 self.fetch(execution_id, needed.wanted, values)
 
     # ------------------------------------------------------------------ whole values
-    def resolved(self, execution_id: int, value: Any) -> Any:  # noqa: ARG002 (a reference names its own)
+    def resolved(self, execution_id: int, value: Any) -> Any:
         """*value*, or what it refers to, whole. Raises ``MissingValueError``."""
+        if is_reference(value):
+            _own(execution_id, place_of(value[REF]))
         return whole(opened(value, self._load))
 
     def many(self, values: Iterable[Any]) -> list[Any]:
@@ -215,3 +217,13 @@ class Reader:
                 remedy="restore it from a backup of the blob store",
             )
         return data
+
+
+def _own(execution_id: int, place: Place) -> Place:
+    """*place*, where it belongs to the execution. Raises ``MissingValueError`` for another's.
+
+    The log of an execution refers to its own values alone: whatever names another's was made up.
+    """
+    if place.execution_id != execution_id:
+        raise MissingValueError(f"execution {execution_id} has no value {place.ref}")
+    return place

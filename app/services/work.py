@@ -139,14 +139,14 @@ class Work:
     def value(self, request: ValueRequest, *, pool: str | None = None) -> bytes:
         """What an attempt refers to, as JSON. Raises ``MissingValueError``.
 
-        A caller limited to *pool* gets what belongs to the execution that it works for now, else
-        ``ForbiddenError``.
+        It belongs to the execution that the attempt is of, and a caller limited to *pool* must be
+        working on it now; else ``ForbiddenError``.
         """
         place = place_of(request.ref)
         own = place.execution_id == request.execution_id
-        if pool is not None and not (own and self._works_for(request, pool)):
+        if not own or (pool is not None and not self._works_for(request, pool)):
             raise ForbiddenError(
-                f"no attempt of the pool {pool!r} that runs now may read {place.ref}",
+                f"this attempt may not read {place.ref} now",
                 remedy="ask for values of the execution whose step is being worked on",
             )
         return self._briefing.value(place, request.item)

@@ -448,3 +448,39 @@ def test_a_cancelled_attempt_starts_no_task(context: Context) -> None:
     outcome = run("tool: {kind: noop}", context)
     assert outcome.error is not None
     assert outcome.error["kind"] == "cancelled"
+
+
+# ---------------------------------------------------------------------- what templates see
+def test_input_is_seen_by_the_other_templates_of_its_tool(context: Context) -> None:
+    outcome = run(
+        "input: {a: 5}, tool: {kind: noop, input: {a: 1, n: '{{ n }}', job: x},"
+        " result: '{{ [a, n, input.a, args.n, job.id] }}'}",
+        context,
+        workload={"a": 0, "n": 2},
+        local={"job": {"id": "12"}},
+    )
+    assert outcome.result == [5, 2, 5, 2, "12"]
+
+
+def test_input_of_a_call_is_not_the_callers(context: Context) -> None:
+    outcome = run(
+        "tool: {kind: playbook, path: '{{ path }}', input: {path: inner}}",
+        context,
+        workload={"path": "outer"},
+    )
+    assert outcome.call is not None
+    assert outcome.call["path"] == "outer"
+
+
+def test_the_task_before_has_its_data_below_data_too(context: Context) -> None:
+    tools = f"[{says('{n: 1}')}, {says(chr(39) + '{{ [_prev.n, _prev.data.n] }}' + chr(39), 'b')}]"
+    outcome = run(f"tool: {tools}", context)
+    assert outcome.result["b"] == [1, 1]
+
+
+def test_code_finds_the_workload_in_its_context(context: Context) -> None:
+    code = "result = [context['workload'], variables['workload']['n'], {{ workload.n }}]"
+    outcome = run(
+        f'tool: {{kind: python, code: "{code}"}}', context, workload={"n": 2}, ctx={"n": 3}
+    )
+    assert outcome.result == [{"n": 2}, 2, 2]

@@ -76,7 +76,8 @@ class Alone(Run):
                 self.values.targets[CallName(playbook.path, None, pinned)] = target
         path, kind, meta = self.playbook.path, self.playbook.kind, self.playbook.meta
         entry = CatalogEntry(1, path, 1, kind, "", meta, datetime.now(UTC))
-        self.append(opening(entry, self.playbook, self.payload, now=NOW, depth=self.depth))
+        started = opening(EXECUTION, entry, self.playbook, self.payload, now=NOW, depth=self.depth)
+        self.append(started)
         self.decide()
         return self
 

@@ -8,6 +8,7 @@ import pytest
 
 from app.engine.events import ExecutionStarted, StepDone
 from app.errors import UnavailableError
+from app.services import family as family_module
 from tests.services.conftest import Bench
 
 CHILD = """
@@ -202,3 +203,18 @@ def test_a_playbook_that_calls_itself_ends_at_the_limit(make_bench: Callable[...
         bench.advance(execution_id)
     assert {status_of(bench, execution_id) for execution_id in ids} == {"FAILED"}
     assert "CALLBOARD_MAX_DEPTH" in (bench.control.executions.get(ids[0]).error or "")
+
+
+def test_cancelling_reaches_children_behind_those_that_were_looked_at_first(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(family_module, "BATCH", 2)  # 500 would take long here
+    bench.register(CHILD, "child")
+    parent = bench.start(
+        "workflow: [{step: start, loop: {in: [1, 2, 3, 4, 5], spec: {mode: parallel}}, "
+        "tool: {kind: playbook, path: child, return_result: true}}]"
+    )
+    bench.advance(parent)
+    children = bench.children(parent)
+    assert len(children) == 5
+    assert {parent, *children} == set(bench.control.executions.cancel(parent))

@@ -18,7 +18,7 @@ from app.blobs.memory import MemoryBlobs
 from app.engine.encoding import dumps
 from app.engine.events import StepDone, StepFailed
 from app.engine.ports import BlobStore, Pointer
-from app.engine.references import REF, Place, place_of, reference, whole
+from app.engine.references import REF, Place, is_reference, place_of, reference, whole
 from app.errors import BadRequestError, ForbiddenError, UnavailableError
 from app.services.control import Ports, control
 from app.services.large import key_of
@@ -309,7 +309,8 @@ workflow:
 
 def _whole(bench: Bench, value: Any) -> Any:
     reader = bench.control.results._reader
-    return reader.resolved(0, value)
+    own = place_of(value[REF]).execution_id if is_reference(value) else 0
+    return reader.resolved(own, value)
 
 
 def worked(bench: Bench, pointer: Pointer) -> Any:

@@ -78,6 +78,13 @@ return seen()
         ),
         pytest.param("import sys\nresult = 3\nsys.exit(0)", {}, 3, id="exit 0 keeps the result"),
         pytest.param(NESTED, {"a": 1}, 22, id="functions see each other's globals"),
+        pytest.param(
+            "result = [datetime.now().year > 2000, datetime.datetime(2020, 1, 2).isoformat(),"
+            " datetime.timedelta(days=1).days, datetime.fromisoformat('2020-01-02').day]",
+            {},
+            [True, "2020-01-02T00:00:00", 1, 2],
+            id="datetime is the module and its class",
+        ),
         pytest.param("result = a['k']", {"a": '{"k": 1}'}, 1, id="JSON text becomes data"),
         pytest.param("result = a", {"a": "['x', None]"}, ["x", None], id="so do python literals"),
         pytest.param("result = a", {"a": "{not data}"}, "{not data}", id="other text stays text"),

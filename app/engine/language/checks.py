@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
@@ -16,6 +15,8 @@ from app.errors import Finding, InvalidPlaybookError, TemplateError
 _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*$")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
 _SECRETS = "keychain"
+#: A hundred years in seconds. No moment that lies much further ahead has a date.
+LONGEST = 3_153_600_000.0
 
 
 class Checks:
@@ -217,13 +218,19 @@ def dotted(path: Path) -> str:
 
 
 def duration(value: Any) -> float | None:
-    """Seconds from a number or from text such as '30s', '5m', '250ms'; None where it is neither."""
+    """Seconds from a number or from text such as '30s', '5m', '250ms'; None where it is neither.
+
+    None, too, for more than ``LONGEST``.
+    """
     if isinstance(value, bool):
         return None
-    if isinstance(value, int | float):
-        return float(value) if math.isfinite(value) else None
     match = _DURATION.match(value) if isinstance(value, str) else None
-    return float(match[1]) * _UNITS[match[2]] if match else None
+    if match is not None:
+        value = float(match[1]) * _UNITS[match[2]]
+    # Compared as it is: NaN, infinity and the largest whole numbers are beyond every date.
+    if not isinstance(value, int | float) or not abs(value) <= LONGEST:
+        return None
+    return float(value)
 
 
 def wait(value: Any) -> float | None:

@@ -10,12 +10,13 @@ from app.engine.language.looping import CLAIM_NAMES
 from app.engine.language.source import texts
 from app.engine.language.tasks import Kinds
 from app.engine.playbook import Cursor, Step, Task
+from app.engine.programs import needs_of_program
 from app.engine.templates.analysis import Needs
 from app.engine.templates.template import compile_condition, compile_text, has_template
 from app.errors import TemplateError
 
 #: How code asks for all names at once.
-_WHOLE_CONTEXT = re.compile(r"\b(variables|context)\b")
+_WHOLE_CONTEXT = re.compile(r"\b(variables|context|workload)\b")
 
 
 def needs_of_step(step: Step, kinds: Kinds) -> Needs:
@@ -34,8 +35,11 @@ def _of_task(task: Task, kinds: Kinds) -> Needs:
     for key, value in task.config.items():
         if key not in verbatim:
             needs |= _in_templates(value)
-        elif any(_WHOLE_CONTEXT.search(text) for _, text in texts(value)):
+            continue
+        if any(_WHOLE_CONTEXT.search(text) for _, text in texts(value)):
             needs |= Needs(everything=True)
+        if key == "code" and isinstance(value, str):
+            needs |= needs_of_program(value)
     needs |= _in_templates(task.set)
     for rule in task.rules:
         needs |= _in_templates(rule.set) | _in_condition(rule.when)

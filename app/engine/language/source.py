@@ -33,6 +33,8 @@ MAX_NODES = 210_000
 MAX_BYTES = 8_388_608
 #: Nodes that aliases may add beyond those written down.
 MAX_ALIASED = 10_000
+#: Texts with templates: each is compiled, which takes half a millisecond and more.
+MAX_TEMPLATES = 10_000
 MAX_KEY = 1024
 #: Findings after which reading ends: nobody reads more.
 MAX_FINDINGS = 100
@@ -182,7 +184,7 @@ class _Reader:
         self.get = get
         self.anchors: dict[str, _Node] = {}
         self.open: dict[str, Mark] = {}
-        self.nodes = self.depth = self.aliased = 0
+        self.nodes = self.depth = self.aliased = self.templates = 0
         self.findings: list[Finding] = []
         self.warnings: list[Finding] = []
 
@@ -300,6 +302,7 @@ class _Reader:
         if not isinstance(text, str):
             problem = "a key must be a plain word or text"
             raise _invalid(self.name, "yaml-key", problem, _place(event))
+        self._count_templates(text, event)
         if len(text) > MAX_KEY:
             self._report(
                 _finding("yaml-key", f"a key is longer than {MAX_KEY} characters", _place(event))
@@ -325,9 +328,16 @@ class _Reader:
             raise _invalid(self.name, "yaml-alias", problem, _place(event))
         return _Node(_copied(node.data), node.place, node.size, node.text)
 
+    def _count_templates(self, text: str, event: Event) -> None:
+        self.templates += "{{" in text or "{%" in text
+        if self.templates > MAX_TEMPLATES:
+            problem = f"more than {MAX_TEMPLATES} texts have templates"
+            raise _invalid(self.name, "template", problem, _place(event))
+
     # ------------------------------------------------------------------ scalars
     def _scalar(self, event: ScalarEvent) -> Any:
         text = event.value
+        self._count_templates(text, event)
         if "\0" in text:
             self._report(
                 _finding("yaml-value", "a text may not hold the character NUL", _place(event))

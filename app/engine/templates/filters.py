@@ -66,6 +66,11 @@ def _paid(filter_: Filter, pay: Callable[[Any, Meter], Any]) -> Filter:
         meter = _meter(context)
         if args or kwargs:
             _check_attributes(args, kwargs)
+        if isinstance(value, Iterator):
+            # Thousands of filters waiting for each other overflow the stack of the process.
+            value = listed(value, meter)
+        if args or kwargs:
+            _pay_for_paths(value, args, kwargs, meter)
         result = call(context, pay(value, meter), *args, **kwargs)
         return meter.text(result) if type(result) is str else result
 
@@ -77,6 +82,16 @@ def _check_attributes(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
     for arg in (*args, *kwargs.values()):
         if isinstance(arg, str) and arg.count(".") > _MAX_DOTS and len(arg) > 100:
             raise TemplateError("a text given to a filter has too many dots to be a path")
+
+
+def _pay_for_paths(
+    value: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], meter: Meter
+) -> None:
+    """Each name of a path is looked up in each item, and so is each name of a filter or test."""
+    if isinstance(value, Sized) and not isinstance(value, str):
+        names = sum(1 + arg.count(".") for arg in args if isinstance(arg, str))
+        path = str(kwargs.get("attribute", ""))
+        meter.spend(len(value) * (4 * names + (6 * (1 + path.count(".")) if path else 0)))
 
 
 def _as_is(value: Any, meter: Meter) -> Any:
@@ -114,6 +129,14 @@ def _ordered(value: Any, meter: Meter) -> Any:
         nodes = weigh(value, meter, text=False).nodes
         meter.spend(nodes * len(value).bit_length() >> 3)
         meter.make(16 * len(value))
+    return value
+
+
+def _grouped(value: Any, meter: Meter) -> Any:
+    """For the filter that makes a group of each value it finds, at worst of each item."""
+    value = _ordered(value, meter)
+    if isinstance(value, Sized):
+        meter.spend(24 * len(value))
     return value
 
 
@@ -244,10 +267,15 @@ def _count_words(text: str) -> int:
 
 
 def _int(value: Any, default: int = 0, base: int = 10) -> int:
-    number = stock.do_int(value, default, base)
+    # Whoever asks for a number has said what is none: the default, also of a missing name.
+    number = default if isinstance(value, Undefined) else stock.do_int(value, default, base)
     if number.bit_length() > MAX_BITS:
         raise TemplateError(f"a number may not have more than {MAX_BITS} bits")
     return number
+
+
+def _float(value: Any, default: float = 0.0) -> float:
+    return default if isinstance(value, Undefined) else stock.do_float(value, default)
 
 
 @pass_context
@@ -300,7 +328,8 @@ def all_filters() -> dict[str, Filter]:
     own |= dict.fromkeys(("string", "safe"), _written)
     own |= dict.fromkeys(("escape", "e", "forceescape"), _escape)
     plain = _known("d default attr abs")
-    short = _known("length count first last float filesizeformat") | {"int": _int}
+    short = _known("length count first last filesizeformat")
+    short |= {"int": _int, "float": _float}
     text = _known("capitalize lower title trim truncate upper") | {
         "wordcount": _count_words,
         "b64encode": lambda value: base64.b64encode(value.encode()).decode(),
@@ -313,9 +342,17 @@ def all_filters() -> dict[str, Filter]:
         "batch": _narrow(stock.do_batch, MAX_OPERAND),
         "slice": _narrow(stock.sync_do_slice, MAX_OPERAND),
     }
-    ordered = _known("dictsort groupby max min sort unique")
+    ordered = _known("dictsort max min sort unique")
+    grouped = _known("groupby")
     short["round"] = _narrow(stock.do_round, 100)
-    for filters, pay in ((short, _as_is), (text, _as_text), (each, _each), (ordered, _ordered)):
+    charged = (
+        (short, _as_is),
+        (text, _as_text),
+        (each, _each),
+        (ordered, _ordered),
+        (grouped, _grouped),
+    )
+    for filters, pay in charged:
         own |= {name: _paid(filter_, pay) for name, filter_ in filters.items()}
     return own | plain
 

@@ -290,7 +290,7 @@ def _charge(body: list[Any], line: int) -> nodes.Filter:
     while todo:
         node = todo.pop()
         count += 1
-        if isinstance(node, nodes.List | nodes.Tuple | nodes.Dict | nodes.Call):
+        if isinstance(node, nodes.List | nodes.Tuple | nodes.Dict | nodes.Call | nodes.Filter):
             count += 4
         elif isinstance(node, nodes.Output):
             count += 2 * len(node.nodes)

@@ -64,8 +64,8 @@ class Once(Mapping[str, Any]):
 class Scope(Mapping[str, Any]):
     """Later layers win: workload, then step results, then ctx, then ``local``.
 
-    ``ctx.x`` finds whatever ``x`` would find without ``local``; ``workload.x`` the workload alone;
-    ``steps.x`` the results alone.
+    ``ctx.x`` finds whatever ``x`` would find without ``local``, and so does ``workload.x`` where the
+    workload has no ``x``; ``steps.x`` finds results alone.
     """
 
     workload: Mapping[str, Any] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class Scope(Mapping[str, Any]):
         if name in self.local:
             return self.local[name]
         if name == "workload":
-            return self.workload
+            return Below(self)
         if name == "ctx":
             return Once(Flat(self))
         if name == "steps":
@@ -140,6 +140,26 @@ class Flat(Mapping[str, Any]):
         return len(self._scope.names())
 
 
+class Below(Mapping[str, Any]):
+    """``workload``: its own keys; one that is not there is looked for among all durable names."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    def __getitem__(self, name: str) -> Any:
+        workload = self._scope.workload
+        return workload[name] if name in workload else self._scope.flat(name)
+
+    def __contains__(self, name: object) -> bool:
+        return self._scope.has_flat(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._scope.workload)
+
+    def __len__(self) -> int:
+        return len(self._scope.workload)
+
+
 def as_result(value: Any) -> Any:
     """A dict result with its aliases; anything else as it is."""
     return Result(value) if type(value) is dict else value
@@ -160,7 +180,16 @@ def output_of(result: Any, error: Mapping[str, Any] | None = None) -> Result:
     for helper in ("http", "pg", "py"):
         if error and helper in error:
             base.setdefault(helper, error[helper])
+    if http := http_of(base):
+        base.setdefault("http", http)
     return Result(base)
+
+
+def http_of(result: Mapping[str, Any]) -> dict[str, Any] | None:
+    """``output.http`` of what an HTTP request gave; None where *result* is none of those."""
+    if "status_code" not in result or "headers" not in result:
+        return None
+    return {"status": result["status_code"], "headers": result["headers"]}
 
 
 #: What ``output.response`` and other dead names read as.

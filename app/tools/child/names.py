@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+import types
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from app.tools.child import encode
@@ -25,14 +26,14 @@ def make_serializable(value: Any) -> Any:
     return json.loads(json.dumps(value, default=encode.plain))
 
 
-def now_utc() -> datetime:
+def now_utc() -> dt.datetime:
     """The current time, with its zone."""
-    return datetime.now(UTC)
+    return dt.datetime.now(dt.UTC)
 
 
-def format_iso8601(moment: datetime) -> str:
+def format_iso8601(moment: dt.datetime) -> str:
     """*moment* in UTC, as ISO 8601."""
-    return moment.astimezone(UTC).isoformat()
+    return moment.astimezone(dt.UTC).isoformat()
 
 
 def deep_merge(base: Any, other: Any) -> Any:
@@ -49,6 +50,20 @@ def deep_merge(base: Any, other: Any) -> Any:
 
 def _nests(first: Any, second: Any) -> bool:
     return isinstance(first, (dict, list)) and isinstance(second, (dict, list))
+
+
+class Datetime(types.ModuleType):
+    """``datetime`` without an import: the module, and what only its class has (``datetime.now()``).
+
+    Programs use the name either way.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("datetime", dt.__doc__)
+        self.__dict__.update(dt.__dict__)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(dt.datetime, name)
 
 
 OFFERED = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import atexit
 import contextlib
-import datetime  # noqa: ICN001 (programs know the module by this name)
 import importlib
 import inspect
 import json
@@ -145,7 +144,7 @@ def _namespace(job: Mapping[str, Any], program: types.CodeType, filename: str) -
     space.update(
         os=os,
         json=json,
-        datetime=datetime,
+        datetime=names.Datetime(),
         uuid=uuid,
         args=inputs,
         input_data=dict(inputs),

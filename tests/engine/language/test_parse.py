@@ -456,7 +456,16 @@ def test_the_entry(steps: str, entry: str) -> None:
             Needs(frozenset("abc")),
             id="keys are rendered too",
         ),
-        pytest.param("tool: {kind: python, code: '{{ a }}'}", Needs(), id="code is no template"),
+        pytest.param(
+            """tool: {kind: python, code: 'f"{{ a }}" # {{ b }}'}""",
+            Needs(),
+            id="code is left alone",
+        ),
+        pytest.param(
+            "tool: {kind: python, code: 'x = {{ a }}'}",
+            Needs(frozenset("a")),
+            id="but for what can only be a template",
+        ),
         pytest.param(
             "tool: {kind: python, code: 'variables[0]'}",
             Needs(everything=True),

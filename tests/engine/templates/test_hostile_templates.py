@@ -76,6 +76,22 @@ REFUSED = {
         "{{ [-1000000000] | map('<charge>', -5) | sum and gone() }}",
         "undefined",
     ),
+    # Filters over what filters give: inside each other they overflowed the stack of the process.
+    "20,000 filters that wait for each other": (
+        (
+            "{% set ns = namespace(x=[]) %}{% for i in range(20000) %}"
+            "{% set ns.x = ns.x | map('string') %}{% endfor %}{{ ns.x | first | nosuch }}"
+        ),
+        "nosuch",
+    ),
+    "a long path in each item": (
+        "{{ range(100000) | list | map(attribute='real.real.real.real') | list | length }}",
+        "too much work",
+    ),
+    "a group of each item": (
+        "{{ range(100000) | list | groupby('real') | list }}",
+        "too much work",
+    ),
     # Other templates.
     "include": ("{% include '/etc/passwd' %}", "no include"),
     "import": ("{% import 'x' as y %}", "no import"),

@@ -72,6 +72,13 @@ def value(text: str, scope: Mapping[str, Any] = SCOPE) -> Any:
         pytest.param("{{ gone.a.b['c'].d }}", None, id="undefined chains"),
         pytest.param("{{ gone.a | default(3) }}", 3, id="undefined takes its default"),
         pytest.param("a{{ gone.x }}b", "ab", id="undefined is nothing in text"),
+        pytest.param("{{ (gone.x | int) + 1 }}", 1, id="undefined as a whole number is 0"),
+        pytest.param("{{ [gone | float, gone | int(7)] }}", [0.0, 7], id="or what is said instead"),
+        # Below workload.
+        pytest.param("{{ workload.c }}", "w", id="the workload's own wins"),
+        pytest.param("{{ workload.fetch.n }}", 2, id="what it lacks is looked for elsewhere"),
+        pytest.param("{{ workload.gone is defined }}", False, id="and may be nowhere"),
+        pytest.param("{{ workload | list }}", ["n", "word", "list", "shop", "c"], id="its keys"),
         pytest.param("{{ [gone, {'a': gone}] }}", [None, {"a": None}], id="undefined in data"),
         pytest.param("{{ fetch._ref is defined }}", False, id="asking whether it is defined"),
         pytest.param("{{ list.items }}", None, id="a list has no items"),
@@ -434,6 +441,18 @@ def test_later_layers_win_and_each_name_is_listed_once() -> None:
                 "http": {"status": 500},
             },
             id="an error with its helpers",
+        ),
+        pytest.param(
+            {"status_code": 200, "headers": {}},
+            None,
+            {
+                "status": "ok",
+                "error": None,
+                "status_code": 200,
+                "headers": {},
+                "http": {"status": 200, "headers": {}},
+            },
+            id="an answer of HTTP with its helper",
         ),
     ],
 )

@@ -104,7 +104,7 @@ class _Judge:
             case "keychain" if key and key not in known.keychain:
                 hint = self._hint(key, known.keychain, _LOOSE) or "Declare it below 'keychain'."
                 told = "keychain-undeclared", f"'keychain.{key}' is not declared here.", hint
-            case "workload" if key and key not in known.workload:
+            case "workload" if key and key not in known.flat:
                 told = self._slip(f"workload.{key}", key, known.workload)
             case "ctx" if key and key not in known.flat:
                 told = self._slip(f"ctx.{key}", key, known.flat)
