@@ -29,7 +29,7 @@ from yaml.events import (
 from app.errors import Finding, InvalidPlaybookError
 
 MAX_DEPTH = 64
-MAX_NODES = 210_000
+MAX_NODES = 100_000
 MAX_BYTES = 8_388_608
 #: Nodes that aliases may add beyond those written down.
 MAX_ALIASED = 10_000

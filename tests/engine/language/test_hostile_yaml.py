@@ -95,7 +95,7 @@ def test_hostile_yaml_is_refused_soon_and_says_why(text: str, code: str, ask: As
 
 #: What is read, and the JSON that it is.
 READ = {
-    "100,000 keys": ("".join(f"k{n}: {n}\n" for n in range(100_000)), '{"k0": 0, "k1": 1'),
+    "49,000 keys": ("".join(f"k{n}: {n}\n" for n in range(49_000)), '{"k0": 0, "k1": 1'),
     "a text of eight million letters": ("a: " + "x" * 8_000_000, '{"a": "xxx'),
     "a block of eight megabytes": ("a: |\n" + "  line\n" * 1_000_000, '{"a": "line\\nline'),
     "a million lines folded": ("a:\n" + "  x\n" * 1_000_000, '{"a": "x x'),
