@@ -343,6 +343,8 @@ def _tried_again(step: Step, pointer: Pointer, scope: Scope, outcome: Outcome) -
     cursor = step.loop.cursor if step.loop else None
     if outcome.error is None or cursor is None or pointer.key.is_claim:
         return outcome
+    if outcome.retry_in is not None:
+        return outcome  # a policy rule says when
     most = whole(render(cursor.frame.max_attempts, scope)) or 1
     tried = int(scope.local.get("_tries", 0)) + 1
     return outcome if tried >= most else replace(outcome, retry_in=0.0)

@@ -22,6 +22,9 @@ Origin = tuple[str, int]
 #: ``event.name`` after a step without a loop, by its status.
 _PLAIN_EVENTS = {"done": "call.done", "failed": "call.error", "skipped": "step.skipped"}
 
+#: Names of the execution that are words of playbooks, too.
+OWN_WORDS = ("path", "version")
+
 _SCOPES = re.compile(r"^(ctx|iter|step)\.")
 
 
@@ -81,7 +84,8 @@ class Names:
 
     def _fixed(self) -> dict[str, Any]:
         state = self.state
-        taken = {*self.values.workload(), *state.steps, *state.ctx}
+        layers = (state.ctx, state.steps, self.values.workload())
+        taken = {name for name in OWN_WORDS if any(name in layer for layer in layers)}
         return {**execution_names(self.execution_id, state, taken), "now_at": self.values.now}
 
     def after(self, step: Step) -> Scope:
@@ -134,7 +138,7 @@ def execution_names(
         "catalog_id": str(state.catalog_id),
         "job": {"uuid": text, "id": text, "execution_id": text},
     }
-    ours = {"path": state.path, "version": state.playbook_version}
+    ours = dict(zip(OWN_WORDS, (state.path, state.playbook_version), strict=True))
     return {**names, **{name: value for name, value in ours.items() if name not in taken}}
 
 

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
-from app.actors.steps import Runner, printable, secrets_from
+from app.actors.sequence import Outcome
+from app.actors.steps import Runner, _tried_again, printable, secrets_from
+from app.engine.language.parse import parse_step
 from app.engine.ports import Pointer
+from app.engine.templates.scope import Scope
 from app.errors import BadRequestError, NotFoundError, ToolError, UnavailableError
 from app.settings import load
 from app.wire import Exchange, ExchangeAnswer, PointerWire, ValueRequest
@@ -204,3 +207,23 @@ def test_printable_replaces_only_what_cannot_be_kept() -> None:
         "a": ["x\ufffdy", 1, None, True, 1.5],
         "b": "?",
     }
+
+
+@pytest.mark.parametrize(
+    ("asked", "tries", "expected"),
+    [
+        pytest.param(None, 0, 0.0, id="tried again at once"),
+        pytest.param(60.0, 0, 60.0, id="when a policy rule says"),
+        pytest.param(None, 2, None, id="not beyond its attempts"),
+    ],
+)
+def test_a_body_of_a_frame_is_tried_again(
+    asked: float | None, tries: int, expected: float | None
+) -> None:
+    cursor = {"kind": "postgres", "auth": "db", "claim": "SELECT 1"}
+    spec = {"mode": "cursor", "frame": {"max_attempts": 3}}
+    loop = {"cursor": cursor, "iterator": "row", "spec": spec}
+    body = parse_step({"step": "s", "loop": loop, "tool": {"kind": "noop"}}, ToolKinds())
+    failed = Outcome(error={"message": "no"}, retry_in=asked)
+    scope = Scope(local={"_tries": tries})
+    assert _tried_again(body, Pointer(1, "s", 1, 0, 1), scope, failed).retry_in == expected
