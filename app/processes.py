@@ -41,7 +41,9 @@ class Stop:
 def main(run: Callable[[Settings], None], **overrides: Any) -> None:
     """Load the settings, set up logging and run; an expected error is one line, not a traceback."""
     from app.telemetry.logs import configure
+    from app.tools.child.isolate import hide_memory
 
+    hide_memory()  # steps may run as our own user, and our environment holds secrets
     try:
         loaded = load(**overrides)
         configure(loaded.settings)

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from app.errors import StartupError
+from app.errors import StartupError, UnavailableError
 from app.processes import main
 from app.settings import Settings, check_exposure, process_name
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+    from app.wiring import Plane
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +36,7 @@ def run(settings: Settings, *, init_db: bool = False) -> None:
         migrate(settings)
     name = process_name("server")
     with listener, control_plane(settings, "web") as plane:
+        _check_keys(plane)
         health = PlaneHealth(plane)
         app = create_app(plane.control, settings, health=health, metrics=plane.metrics)
         heartbeat = Heartbeat(
@@ -48,6 +51,15 @@ def run(settings: Settings, *, init_db: bool = False) -> None:
         heartbeat.stop()
         plane.control.presence.leave("server_api", name)
     log.info("server.stopped")
+
+
+def _check_keys(plane: Plane) -> None:
+    """Raise ``StartupError`` where the database holds what our keys do not open."""
+    try:
+        plane.check_keys()
+    except UnavailableError as exc:
+        # It may come up, or be migrated, later; readiness says so until then.
+        log.warning("keys.not_checked", error=str(exc))
 
 
 def listen(settings: Settings) -> socket.socket:

@@ -13,7 +13,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from app.errors import StartupError
@@ -122,6 +122,41 @@ class Settings:
         help="further Host and Origin names the API answers to, comma-separated",
     )
 
+    # Secrets
+    encryption_keys: str = setting(
+        "",
+        "CALLBOARD_ENCRYPTION_KEYS",
+        help="keys that seal credentials in the database, 'id=base64 of 32 bytes,…'; the first seals, "
+        "all open; default: encryption.keys in the home, made where the database is embedded",
+        secret=True,
+    )
+    encryption_key: str | None = setting(
+        None,
+        "NOETL_ENCRYPTION_KEY",
+        "CALLBOARD_ENCRYPTION_KEY",
+        help="one such key without an id: 32 bytes in base64 or hex, or a passphrase of at least 16 "
+        "characters",
+        secret=True,
+    )
+    secrets_dir: Path | None = setting(  # noqa: RUF009 (a field, like all here)
+        None,
+        "CALLBOARD_SECRETS_DIR",
+        help="folder that provider 'file' reads secrets from, such as /run/secrets; default: none",
+    )
+    secrets_ambient: bool = setting(
+        False,
+        "CALLBOARD_SECRETS_AMBIENT",
+        help="whether playbooks may use the worker's own identity (metadata service, service "
+        "account, profile) with the providers gcp, aws, azure and vault",
+    )
+    keychain_ahead: float = setting(
+        300.0,
+        "CALLBOARD_KEYCHAIN_AHEAD",
+        "NOETL_KEYCHAIN_REFRESH_THRESHOLD",
+        help="seconds before its end at which an entry with auto_renew is fetched again, at most a "
+        "fifth of its life",
+    )
+
     # Workers
     pool: str = setting("default", "CALLBOARD_POOL", help="pool this worker belongs to")
     queues: str = setting(
@@ -166,6 +201,9 @@ class Settings:
     result_bytes: int = setting(
         104_857_600, "CALLBOARD_RESULT_BYTES", help="results above this size fail the step"
     )
+    artifact_bytes: int = setting(
+        1_073_741_824, "CALLBOARD_ARTIFACT_BYTES", help="largest artifact that a step may keep"
+    )
     output_bytes: int = setting(
         1_048_576,
         "CALLBOARD_OUTPUT_BYTES",
@@ -175,6 +213,12 @@ class Settings:
         2_147_483_648,
         "CALLBOARD_PYTHON_MEMORY",
         help="address space of a python or shell step in bytes; 0: unlimited",
+    )
+    python_profile: Literal["plain", "jail"] = setting(
+        "plain",
+        "CALLBOARD_PYTHON_PROFILE",
+        help="how programs of steps are kept in: plain, or jail (no network, nothing of the machine "
+        "to write or to signal; Linux)",
     )
     playbook_bytes: int = setting(
         8_388_608, "CALLBOARD_PLAYBOOK_BYTES", help="largest playbook accepted"
@@ -188,10 +232,62 @@ class Settings:
         "CALLBOARD_MAX_ATTEMPTS",
         help="how many attempts may be lost with their workers before the step fails",
     )
+    postgres_connections: int = setting(
+        16,
+        "CALLBOARD_POSTGRES_CONNECTIONS",
+        help="connections to one database that the steps of a worker process use at once; more wait",
+    )
+    duckdb_memory: str = setting(
+        "1GB",
+        "CALLBOARD_DUCKDB_MEMORY",
+        help="memory that a duckdb step may use without a memory_limit of its own, such as 512MB",
+    )
+    duckdb_threads: int = setting(
+        2,
+        "CALLBOARD_DUCKDB_THREADS",
+        help="threads that a duckdb step may use without threads of its own",
+    )
+    duckdb_files: str = setting(
+        "all",
+        "CALLBOARD_DUCKDB_FILES",
+        help="all or workspace: the files that SQL of duckdb steps may read and write; workspace "
+        "also keeps it from loading extensions",
+    )
     loop_window: int = setting(
         1_000,
         "CALLBOARD_LOOP_WINDOW",
         help="iterations of one parallel loop in flight at once, at the most",
+    )
+
+    # Requests of playbooks (http, mcp, and files fetched for them)
+    http_proxy: str | None = setting(
+        None,
+        "CALLBOARD_HTTP_PROXY",
+        help="proxy for the requests of playbooks, http://[user:password@]host:port; those of the "
+        "environment are not used",
+        secret=True,
+    )
+    http_private: str = setting(
+        "allow",
+        "CALLBOARD_HTTP_PRIVATE",
+        help="allow or refuse: whether playbooks may reach private and loopback addresses; "
+        "link-local and metadata addresses are always refused",
+    )
+    http_own_api: str = setting(
+        "refuse",
+        "CALLBOARD_HTTP_OWN_API",
+        help="allow or refuse: whether requests of playbooks may reach this installation's own API; "
+        "its Postgres and NATS are always refused",
+    )
+    http_inline_bytes: int = setting(
+        8_388_608,
+        "CALLBOARD_HTTP_INLINE_BYTES",
+        help="answers above this size are kept as a file, by reference",
+    )
+    http_bytes: int = setting(
+        1_073_741_824,
+        "CALLBOARD_HTTP_BYTES",
+        help="answers above this size, unpacked, fail the step",
     )
 
     # Recovery
@@ -333,7 +429,8 @@ def secret_variables() -> dict[str, str]:
 
 
 def child_environment() -> dict[str, str]:
-    """A clean environment for user code: how to find programs and the locale, nothing of ours."""
+    """A clean environment for user code: how to find programs, the locale and the cluster's API,
+    nothing of ours."""
     kept = (
         "PATH",
         "LANG",
@@ -344,7 +441,11 @@ def child_environment() -> dict[str, str]:
         "SSL_CERT_DIR",
         "REQUESTS_CA_BUNDLE",
     )
-    return {name: os.environ[name] for name in kept if name in os.environ}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in kept or name.startswith("KUBERNETES_SERVICE_")
+    }
 
 
 def process_environment() -> dict[str, str]:
@@ -367,6 +468,8 @@ def _default(item: Field[Any]) -> Any:
 
 
 def _parse(name: str, text: str, kind: Any) -> Any:
+    if get_origin(kind) is Literal:
+        return _parse_word(name, text, get_args(kind))
     options = [option for option in get_args(kind) if option is not type(None)] or [kind]
     try:
         if options[0] is bool:
@@ -379,6 +482,15 @@ def _parse(name: str, text: str, kind: Any) -> Any:
         raise StartupError(
             f"{name}={text!r} is not {wanted}", remedy=f"set {name} to {wanted} or unset it"
         ) from exc
+
+
+def _parse_word(name: str, text: str, words: tuple[str, ...]) -> str:
+    word = text.strip().lower()
+    if word not in words:
+        raise StartupError(
+            f"{name}={text!r} is none of {', '.join(words)}", remedy="set it to one, or unset it"
+        )
+    return word
 
 
 def _parse_bool(text: str) -> bool:

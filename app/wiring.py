@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from app.actors.declare import ORCHESTRATE
-from app.errors import BadRequestError, CallboardError, StartupError
+from app.errors import CallboardError, StartupError
 from app.services.control import Control, Ports, control
 from app.services.health import Check
 from app.settings import Settings
 from app.tools import Tool, kinds, load_tool
 
 if TYPE_CHECKING:
-    from dramatiq import Broker
-
     from app.brokers.nats import NatsBroker
+    from app.engine.custody import Custody, Sealer
     from app.engine.ports import BlobStore
+    from app.services.rotation import Rotation
     from app.store.database import Database
     from app.store.leader import Leadership
     from app.telemetry.metrics import Metrics
@@ -52,12 +52,20 @@ class Plane:
     database: Database
     database_url: str
     metrics: Metrics
+    sealer: Sealer
 
     def leadership(self, key: int) -> Leadership:
         """A claim to lead under *key*; nobody leads yet."""
         from app.store.leader import Leadership
 
         return Leadership(self.database_url, key)
+
+    def check_keys(self) -> None:
+        """Raise ``StartupError`` where the database holds what our keys do not open."""
+        from app.services.rotation import check_keys
+        from app.store.sealed import PostgresSealed
+
+        check_keys(PostgresSealed(self.database), self.sealer)
 
 
 def urls(settings: Settings) -> tuple[str, str]:
@@ -80,6 +88,17 @@ def urls(settings: Settings) -> tuple[str, str]:
             remedy="run 'callboard up', or set the variable",
         )
     return database or stack.database_url, nats or stack.nats_url
+
+
+def protect_servers(settings: Settings) -> None:
+    """Keep the requests of playbooks in this process away from the home's embedded servers."""
+    from app.embedded.stack import running_stack
+    from app.tools.http_policy import protect
+
+    stack = running_stack(settings.home)
+    if stack is not None:
+        protect("this installation's Postgres", stack.database_url)
+        protect("this installation's NATS", stack.nats_url)
 
 
 @contextmanager
@@ -116,8 +135,75 @@ def control_plane(settings: Settings, name: str, *, threads: int = 0) -> Iterato
             kinds=ToolKinds(),
             clock=time.time,
             new_id=Snowflake(),
+            custody=custody(settings, database),
         )
-        yield Plane(settings, control(ports, settings), broker, database, database_url, metrics)
+        yield Plane(
+            settings,
+            control(ports, settings),
+            broker,
+            database,
+            database_url,
+            metrics,
+            ports.custody.sealer,
+        )
+
+
+def custody(settings: Settings, database: Database) -> Custody:
+    """What the database keeps in confidence, and the keys to it. Raises ``StartupError``."""
+    from app.engine.custody import Custody
+    from app.keychain.keys import keyring
+    from app.store.credentials import PostgresCredentials
+    from app.store.output import PostgresOutput
+    from app.store.tokens import PostgresTokens
+    from app.store.variables import PostgresVariables
+
+    return Custody(
+        sealer=keyring(settings),
+        credentials=PostgresCredentials(database),
+        variables=PostgresVariables(database),
+        output=PostgresOutput(database),
+        tokens=PostgresTokens(database),
+    )
+
+
+def rotate(
+    settings: Settings, database_url: str, *, new_key: bool, told: Callable[[int], None]
+) -> Rotation:
+    """Seal all that the database keeps with the first key; ``told(rows)`` after each batch.
+
+    With *new_key* a new one is made first, in the key file of the home. Raises ``StartupError``,
+    ``UnavailableError``, and ``SealError`` where there is no key.
+    """
+    from app.keychain.keys import add_key, keyring
+    from app.services.rotation import rotated
+    from app.store.database import Database
+    from app.store.sealed import PostgresSealed
+
+    database = Database(database_url, pool_size=1, application_name="callboard rotate")
+    try:
+        if new_key:
+            add_key(settings)
+        return rotated(PostgresSealed(database), keyring(settings), told)
+    finally:
+        database.close()
+
+
+def memory_custody() -> Custody:
+    """The same for one process: memory twins, and a key that ends with it."""
+    from app.engine.custody import Custody
+    from app.keychain.keyring import ephemeral
+    from app.store.memory_custody import MemoryCredentials
+    from app.store.memory_output import MemoryOutput
+    from app.store.memory_tokens import MemoryTokens
+    from app.store.memory_variables import MemoryVariables
+
+    return Custody(
+        sealer=ephemeral(),
+        credentials=MemoryCredentials(),
+        variables=MemoryVariables(),
+        output=MemoryOutput(),
+        tokens=MemoryTokens(),
+    )
 
 
 def blob_store(settings: Settings) -> BlobStore:
@@ -152,149 +238,6 @@ def pool_queues(settings: Settings) -> list[str]:
     return [
         f"{settings.pool}.{queue.strip()}" for queue in settings.queues.split(",") if queue.strip()
     ]
-
-
-# ---------------------------------------------------------------------- one process, no servers
-@dataclass(frozen=True, slots=True)
-class LocalRun:
-    """How a playbook ended that ran in this process. ``results`` are by step name."""
-
-    execution_id: int
-    status: str
-    error: str | None
-    final_step: str | None
-    result: Any
-    results: Mapping[str, Any]
-
-
-@contextmanager
-def local_plane(
-    settings: Settings,
-    *,
-    secrets: Mapping[str, str] | None = None,
-    folders: Sequence[Path] = (),
-) -> Iterator[tuple[Control, Broker, Ports]]:
-    """The same engine, actors and tools on the memory twins; threads of this process do the work.
-
-    Playbooks that are not registered are looked for in *folders*.
-    """
-    from dramatiq import Worker
-    from dramatiq.brokers.stub import StubBroker
-
-    from app.actors.declare import declare_orchestrator, declare_steps
-    from app.actors.middleware import Outages
-    from app.actors.steps import Runner, secrets_from
-    from app.blobs.memory import MemoryBlobs
-    from app.brokers.dispatch import DramatiqDispatcher
-    from app.settings import secret_variables
-    from app.store.folder import FolderCatalog
-    from app.store.ids import Snowflake
-    from app.store.memory import MemoryLog, MemoryRuntime
-
-    broker = StubBroker(middleware=[Outages()])
-    runtime = MemoryRuntime()
-    ports = Ports(
-        events=MemoryLog(runtime),
-        blobs=MemoryBlobs(),
-        catalog=FolderCatalog(folders),
-        runtime=runtime,
-        dispatcher=DramatiqDispatcher(broker),
-        kinds=ToolKinds(),
-        clock=time.time,
-        new_id=Snowflake(),
-    )
-    plane = control(ports, settings)
-    runner = Runner(
-        plane.work,
-        settings,
-        ports.kinds,
-        secrets_from({**(secrets or {}), **secret_variables()}),
-        name="local",
-    )
-    declare_orchestrator(broker, plane.advance.advance)
-    declare_steps(broker, runner.run, kinds(), pool_queues(settings))
-    worker = Worker(broker, worker_threads=settings.worker_threads, worker_timeout=100)
-    worker.start()
-    try:
-        yield plane, broker, ports
-    finally:
-        runner.begin_shutdown()
-        runner.interrupt()
-        worker.stop()
-        broker.close()
-
-
-def run_playbook(
-    text: str,
-    settings: Settings,
-    payload: Mapping[str, Any] | None = None,
-    on_event: Callable[[Any], None] | None = None,
-    *,
-    source: str = "playbook",
-    secrets: Mapping[str, str] | None = None,
-) -> LocalRun:
-    """Run a playbook in this process to its end; ``on_event(entry)`` sees each event as it is written.
-
-    *secrets* are by lower-case name; those of the environment win. Where *source* is a file, its
-    sub-playbooks are looked for beside it, and below the current folder where that holds it.
-
-    Raises ``InvalidPlaybookError``, and ``BadRequestError`` for a playbook that wants the servers.
-    """
-    with local_plane(settings, secrets=secrets, folders=_folders(source)) as (plane, _, ports):
-        entry = plane.catalog.register(text, source=source)
-        if plane.catalog.playbook(entry.catalog_id).executor.profile == "distributed":
-            raise BadRequestError(
-                f"{source} says 'executor.profile: distributed'",
-                remedy="run it on the servers: add '-r distributed'",
-            )
-        started = plane.executions.start(catalog_id=entry.catalog_id, payload=payload)
-        follow(ports, started.execution_id, on_event or (lambda _: None))
-        _wait_for_children(ports)
-        return _local_run(plane, started.execution_id)
-
-
-def _folders(source: str) -> list[Path]:
-    file = Path(source).resolve()
-    if not file.is_file():
-        return []
-    here = Path.cwd()
-    return [file.parent, here] if file.is_relative_to(here) else [file.parent]
-
-
-def _wait_for_children(ports: Ports, *, pause: float = 0.005) -> None:
-    """Sub-playbooks that nobody waits for would end with this process."""
-    while ports.events.open_executions(limit=1):
-        time.sleep(pause)
-
-
-def follow(
-    ports: Ports, execution_id: int, on_event: Callable[[Any], None], *, pause: float = 0.005
-) -> None:
-    """Hand each event to *on_event*, in order, until the execution has ended."""
-    from app.engine.events import EXECUTION_ENDS
-
-    seen = 0
-    while True:
-        for entry in ports.events.read(execution_id, after=seen):
-            seen = entry.seq
-            on_event(entry)
-            if entry.event.type in EXECUTION_ENDS:
-                return
-        time.sleep(pause)
-
-
-def _local_run(plane: Control, execution_id: int) -> LocalRun:
-    status = plane.executions.status(execution_id)
-    names = [name for name, step in status.state.steps.items() if step.result_seq]
-    results = {name: plane.executions.result(execution_id, name) for name in names}
-    return LocalRun(
-        execution_id,
-        status.summary.status,
-        status.summary.error,
-        status.final_step,
-        results.get(status.final_step or ""),
-        results,
-    )
 
 
 # ---------------------------------------------------------------------- health

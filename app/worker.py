@@ -18,19 +18,21 @@ def run(settings: Settings) -> None:
 
     from app.actors.declare import declare_steps
     from app.actors.heartbeat import Heartbeat
-    from app.actors.steps import Runner, secrets_from
+    from app.actors.steps import Runner
     from app.client import Client
     from app.errors import CallboardError
+    from app.telemetry.logs import conceal
     from app.tools import kinds
     from app.wire import Beat
-    from app.wiring import ToolKinds, nats_broker, pool_queues, urls
+    from app.wiring import ToolKinds, nats_broker, pool_queues, protect_servers, urls
 
     stop = Stop().listen()
     name = process_name("worker")
     # Little patience of its own: the runner and the heartbeat come back by themselves.
     client = Client(settings.url, settings.worker_token or settings.api_token, patience=1.0)
     broker = nats_broker(settings, settings.nats_url or urls(settings)[1])
-    runner = Runner(client, settings, ToolKinds(), secrets_from(secret_variables()), name=name)
+    runner = Runner(client, settings, ToolKinds(), secret_variables(), name=name, on_secret=conceal)
+    protect_servers(settings)
     queues = pool_queues(settings)
     declare_steps(broker, runner.run, kinds(), queues)
     worker = Worker(broker, queues=set(queues), worker_threads=settings.worker_threads)

@@ -1,4 +1,6 @@
-"""Measures W1 to W4 on the embedded stack, each next to its floor. See docs/benchmarks.md.
+"""Measures W1 to W4 on the embedded stack, each next to its floor, and the tools beside bare calls.
+
+See docs/benchmarks.md.
 
 python -m bench [--quick] [--only W2 …] [--profile] [--rounds N] [--out FOLDER]
 """
@@ -14,6 +16,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bench import tools
 from bench.measure import measure
 from bench.profile import profile
 from bench.report import report, table
@@ -36,10 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results = measure(plans, engine, floor, lambda text: print(text, file=sys.stderr))
         data = report(results)
         print(table(data))
+        calls = 0 if options.only else 20 if options.tiny else 300
         if options.profile:
             for measured in results:
                 ids = [number for done in measured.engine for number in done.executions]
                 print(f"\n{measured.plan.workload.name}: {profile(engine.rows, ids)}")
+    if calls:
+        # After the stack is gone: it would take its share of the machine.
+        data["tools"] = tools.overheads(calls)
+        print(f"\n{tools.table(data['tools'])}")
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
     path.write_text(json.dumps(data, indent=1) + "\n")

@@ -30,7 +30,7 @@ from app.store.ids import Snowflake
 from app.store.migrations import upgrade
 from app.store.runtime import PostgresRuntime
 from app.wire import Exchange, Report
-from app.wiring import ToolKinds
+from app.wiring import ToolKinds, memory_custody
 
 HEAD = "apiVersion: noetl.io/v2\nkind: Playbook\nmetadata: {name: flat}\n"
 LOOP = (
@@ -173,6 +173,7 @@ def run(url: str, home: Path, iterations: int, turns: int) -> None:
         kinds=ToolKinds(),
         clock=time.time,
         new_id=Snowflake(),
+        custody=memory_custody(),
     )
     plane = control(ports, load({}, home=home).settings)
     rows = Rows(database)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from app.engine.templates.scope import Lazy, Scope
 from app.errors import ToolError, UnavailableError
 from app.services.weighted import Weighted
 from app.services.work import Worked
-from app.wire import Resume, ValueRequest, Variables
+from app.wire import ArtifactAnswer, ArtifactRequest, Resume, ValueRequest, Variables
 
 log = structlog.get_logger(__name__)
 
@@ -57,6 +57,17 @@ class Fetcher:
             return text, len(text)
 
         return self._texts.get((ref, item), load)
+
+    def fresh(self, asker: Asker, ref: str) -> bytes:
+        """The same for a reference that a playbook made up: whether *asker* may read it is asked
+        each time, and what it stands for is not kept for others."""
+        return self._insist(asker, ref, None)
+
+    def keep(
+        self, request: ArtifactRequest, pieces: Callable[[], Iterable[bytes]]
+    ) -> ArtifactAnswer:
+        """One try to keep an artifact. Raises what the control plane says."""
+        return self._work.artifact(request, pieces)
 
     def _insist(self, asker: Asker, ref: str, item: int | None) -> bytes:
         request = ValueRequest(**asker.pointer._asdict(), ref=ref, item=item)

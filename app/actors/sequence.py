@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from app.actors.auth_names import with_auth
 from app.engine.names import scope_key
 from app.engine.playbook import Rule, Step, Task
 from app.engine.policy import Action, choose, delay, jump_target
@@ -26,12 +27,14 @@ from app.wire import Resume
 #: Waits up to this (seconds) hold the worker's slot; longer ones go through the log.
 INLINE_DELAY = 5.0
 #: What a parked step keeps.
-PROGRESS = ("index", "results", "previous", "local", "ctx", "tries")
+PROGRESS = ("index", "results", "previous", "local", "ctx", "tries", "parked_at")
 #: Names that no input takes the place of.
 _ENGINE_NAMES = frozenset(
     {"ctx", "execution_id", "iter", "job", "output", "results", "steps", "workload"}
     | {"_attempt", "_prev", "_task"}
 )
+#: Names that code does not see: of the engine, and of what must stay in the worker.
+_NOT_FOR_CODE = frozenset({"_tries", "keychain", "now_at", "output", "results"})
 #: A sequence that runs more tasks than this jumps in circles.
 MAX_TASKS = 1_000_000
 #: What in a python program may read a variable without naming it.
@@ -130,6 +133,8 @@ class TaskSequence:
         self.step_input: dict[str, Any] = {}
         self.last_error: Mapping[str, Any] | None = None
         self.index = 0
+        #: When the attempt was parked that this one goes on with, in seconds since 1970.
+        self.parked_at: float | None = None
         #: What the task at ``index`` waited for, where it did.
         self.child = resume.child if resume else None
         if resume is not None:
@@ -137,7 +142,7 @@ class TaskSequence:
 
     def _restore(self, progress: Mapping[str, Any]) -> None:
         for name in PROGRESS:
-            setattr(self, name, progress[name])
+            setattr(self, name, progress.get(name, getattr(self, name)))
 
     def run(self) -> Outcome:
         """Run to the end. Whatever goes wrong is in the outcome; nothing is raised."""
@@ -157,10 +162,7 @@ class TaskSequence:
         except Wait as wait:
             return Outcome(progress=self._progress(), retry_in=wait.seconds)
         except CallboardError as exc:
-            kind = "template" if isinstance(exc, TemplateError) else exc.code
-            return Outcome(
-                error={"kind": kind, "message": str(exc), "retryable": False}, ctx=self.ctx
-            )
+            return Outcome(error=_as_error(exc), ctx=self.ctx)
 
     # ------------------------------------------------------------------ the tasks
     def _run_tasks(self) -> float | None:
@@ -188,6 +190,7 @@ class TaskSequence:
         return None
 
     def _progress(self) -> dict[str, Any]:
+        self.parked_at = time.time()
         return {name: getattr(self, name) for name in PROGRESS}
 
     def _waited_for(self, task: Task) -> Attempted | None:
@@ -196,7 +199,12 @@ class TaskSequence:
         if child is None:
             return None
         error = ToolError.from_dict(child["error"]) if child["error"] else None
-        return Attempted(child["result"], error, 0.0, self.tries.get(task.name, 1))
+        seconds = max(0.0, time.time() - self.parked_at) if self.parked_at else 0.0
+        tool, result = load_tool(task.kind), child["result"]
+        if tool.resumed is not None:
+            request = _validated(task, tool, self._config(task, tool))
+            result, error = tool.resumed(request, result, error, seconds), None
+        return Attempted(result, error, seconds * 1000, self.tries.get(task.name, 1))
 
     def _call(self, task: Task) -> Attempted:
         self.tries[task.name] = attempt = self._tried(task) + 1
@@ -222,13 +230,10 @@ class TaskSequence:
                 retryable=True,
             )
         config = self._config(task, tool)
-        try:
-            model = tool.input.model_validate(config)
-        except ValidationError as exc:
-            raise ToolError(_complaint(task, exc), kind="schema") from exc
+        model = _validated(task, tool, config)
         scope = self._names(task)
-        variables = _durable(scope, self._unread(task, config))
-        if task.kind == "python" and "workload" in str(config.get("code")):
+        variables = _durable(scope, self._unread(tool, config))
+        if tool.program and "workload" in str(config.get(tool.program)):
             variables = {"workload": dict(scope.workload), **variables}
         return tool.run(model, replace(self.context, timeout=left, variables=variables))
 
@@ -239,13 +244,14 @@ class TaskSequence:
         if isinstance(given, Mapping):
             given = {**self._loop_input(tool), **given, **self.step_input}
             # What a sub-playbook is given are names of its own, not of the call.
-            scope = scope if task.kind == "playbook" else _with_input(scope, given)
+            scope = scope if tool.own_names else _with_input(scope, given)
+        scope = with_auth(scope, task.config, self.context)
         config: dict[str, Any] = {"input": given}
         for key, value in task.config.items():
             if key in {"input", "args"}:
                 continue
             if key in tool.verbatim:
-                is_program = key == "code" and isinstance(value, str)
+                is_program = key == tool.program and isinstance(value, str)
                 config[key] = filled(value, scope) if is_program else value
             elif key in tool.text:
                 config[key] = _as_text(value, scope)
@@ -253,20 +259,20 @@ class TaskSequence:
                 config[key] = render(value, scope)
         return config
 
-    def _unread(self, task: Task, config: Mapping[str, Any]) -> frozenset[str]:
+    def _unread(self, tool: Tool, config: Mapping[str, Any]) -> frozenset[str]:
         """Names of large values that the task's own code surely does not read."""
         unread = self.elsewhere - self.ctx.keys()
-        if not unread or task.kind != "python":
+        if not unread or tool.program is None:
             return unread
-        code = config.get("code")
+        code = config.get(tool.program)
         if not isinstance(code, str) or _ANY_NAME.search(code):
             return frozenset()
         return frozenset(name for name in unread if name not in code)
 
     def _loop_input(self, tool: Tool) -> dict[str, Any]:
-        """Python code in a loop sees the item and its place without asking for them."""
+        """Code in a loop sees the item and its place without asking for them."""
         loop = self.step.loop
-        if loop is None or tool.kind != "python":
+        if loop is None or tool.program is None:
             return {}
         names = (loop.iterator, "_index", "_total", "loop_index")
         return {name: self.scope.local[name] for name in names if name in self.scope.local}
@@ -312,7 +318,9 @@ class TaskSequence:
         tries = attempted.attempt
         if tries >= rule.attempts:
             raise StepFailure(self._failed(task, attempted))
-        wait = delay(rule, tries, random.random())  # noqa: S311 (spreads retries, guards nothing)
+        asked = attempted.error.details.get("retry_after") if attempted.error else None
+        share = random.random()  # noqa: S311 (spreads retries, guards nothing)
+        wait = delay(rule, tries, share, asked=asked)
         if wait > INLINE_DELAY and not self.results and len(self.step.tasks) == 1:
             self.last_error = self._failed(task, attempted)
             return wait
@@ -379,6 +387,13 @@ class TaskSequence:
         return {**flat, **self.results}
 
 
+def _as_error(exc: CallboardError) -> dict[str, Any]:
+    if isinstance(exc, ToolError):  # of a template that reads the keychain
+        return exc.to_dict()
+    kind = "template" if isinstance(exc, TemplateError) else exc.code
+    return {"kind": kind, "message": str(exc), "retryable": False}
+
+
 def _limit(message: str) -> StepFailure:
     return StepFailure({"kind": "limit", "message": message, "retryable": False})
 
@@ -409,8 +424,15 @@ def _durable(scope: Scope, unread: frozenset[str]) -> dict[str, Any]:
     return {name: whole(scope.flat(name)) for name in scope.names() if name not in unread} | {
         name: value
         for name, value in scope.local.items()
-        if name not in {"output", "results", "now_at", "_tries"} and value is not None
+        if name not in _NOT_FOR_CODE and value is not None
     }
+
+
+def _validated(task: Task, tool: Tool, config: Mapping[str, Any]) -> Any:
+    try:
+        return tool.input.model_validate(config)
+    except ValidationError as exc:
+        raise ToolError(_complaint(task, exc), kind="schema") from exc
 
 
 def _complaint(task: Task, exc: ValidationError) -> str:

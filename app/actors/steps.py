@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -16,12 +15,18 @@ from typing import Any
 import orjson
 import structlog
 
+from app.actors.artifacts import KeptArtifacts
 from app.actors.batch import Batcher
 from app.actors.fetching import Asker, Fetched, Fetcher, referring
+from app.actors.printing import Printer, clean
+from app.actors.secrets import SECRETS
 from app.actors.sequence import Outcome, TaskSequence
+from app.actors.shipping import Shipper
+from app.actors.vault import Vault, Vaults
 from app.engine.language.checks import whole
 from app.engine.language.parse import parse_step
 from app.engine.language.tasks import Kinds
+from app.engine.masking import Masker
 from app.engine.playbook import Step
 from app.engine.ports import Pointer
 from app.engine.templates.scope import Scope
@@ -71,43 +76,46 @@ class Attempt:
     pointer: Pointer
     stop: threading.Event = field(default_factory=threading.Event)
     reason: str | None = None
-    printed: deque[str] = field(default_factory=deque)
-    kept: int = 0
+    #: Takes what it prints, from the moment that there is something to run.
+    printer: Printer | None = None
+    masker: Masker = field(default_factory=Masker)
 
     def end(self, reason: str) -> None:
         self.reason = self.reason or reason
         self.stop.set()
 
-    def note(self, _stream: str, text: str) -> None:
-        """Keep the end of what the step prints."""
-        self.printed.append(text)
-        self.kept += len(text)
-        while self.printed and self.kept - len(self.printed[0]) >= TAIL:
-            self.kept -= len(self.printed.popleft())
-
     @property
     def tail(self) -> str | None:
-        return "".join(self.printed)[-TAIL:] or None
+        """The end of what it printed."""
+        return self.printer.tail if self.printer else None
 
 
 class Runner:
-    """Runs the attempts that messages point to. One per worker process, shared by its threads."""
+    """Runs the attempts that messages point to. One per worker process, shared by its threads.
+
+    *secrets* are those of the worker's own environment, by lower-case name; *on_secret* hears of
+    every secret value that an attempt is told.
+    """
 
     def __init__(
         self,
         work: Worked,
         settings: Settings,
         kinds: Kinds,
-        secret: Callable[[str], str],
+        secrets: Mapping[str, str],
         *,
         name: str,
+        on_secret: Callable[..., None] | None = None,
     ) -> None:
         self.name = name
         self._settings = settings
-        self._secret = secret
+        self._vaults = Vaults(work, name, secrets, settings=settings)
+        if on_secret is not None:
+            self._vaults.on_secret = on_secret
         self._exchange = Batcher[Claim | Report, _Answer](self._send)
         self._work = work
         self._fetcher = Fetcher(work)
+        self._shipper = Shipper(work.logs, name)
         self._running: dict[Pointer, Attempt] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -152,21 +160,30 @@ class Runner:
             return
         started = time.perf_counter()
         try:
-            outcome = self._execute(attempt, raw, answer.variables or Variables())
+            outcome = self._execute(attempt, raw, answer)
         except Exception as exc:  # a bug of ours or of a tool must end the step, not hang it
             log.exception("step.crashed")
             message = f"{type(exc).__name__}: {exc}"
             outcome = Outcome(error={"kind": "internal", "message": message, "retryable": False})
         self._report(attempt, outcome, (time.perf_counter() - started) * 1000, key)
 
-    def _execute(self, attempt: Attempt, raw: dict[str, Any], variables: Variables) -> Outcome:
+    def _execute(self, attempt: Attempt, raw: dict[str, Any], answer: ClaimAnswer) -> Outcome:
         step = _work_of(self._steps.get(raw), attempt.pointer)
+        variables = answer.variables or Variables()
         seconds = step.timeout or self._settings.step_timeout
         deadline = time.monotonic() + seconds
-        fetched = Fetched(self._fetcher, Asker(attempt.pointer, attempt.stop, deadline))
+        asker = Asker(attempt.pointer, attempt.stop, deadline)
+        playbook = (answer.step or "").partition("/")[0]
+        vault = self._vaults.opened(asker, playbook)
+        attempt.masker = vault.masker
+        printer = attempt.printer = self._printer(attempt)
+        fetched = Fetched(self._fetcher, asker)
         try:
             scope = fetched.scope(step, variables, {"now_at": time.time()})
-            resume = fetched.resume(variables.resume)
+            scope = _in_confidence(scope, step, variables, vault)
+            resume = vault.resumed(fetched.resume(variables.resume), _secret_tasks(step))
+        except ToolError as exc:
+            return Outcome(error=exc.to_dict())
         except CallboardError as exc:
             return Outcome(error={"kind": exc.code, "message": str(exc), "retryable": False})
         context = Context(
@@ -175,13 +192,20 @@ class Runner:
             timeout=seconds,
             workspace=self._workspace(attempt.pointer.execution_id),
             cancelled=attempt.stop,
-            secret=self._secret,
-            log=attempt.note,
+            secrets=vault,
+            artifacts=KeptArtifacts(
+                self._fetcher, asker, self.name, attempt.masker, self._settings
+            ),
+            log=printer.log,
         )
         elsewhere = frozenset(referring(variables.results, variables.ctx))
         outcome = TaskSequence(step, scope, context, deadline, resume, elsewhere=elsewhere).run()
         log.debug("step.ran", ok=outcome.error is None)
         return _tried_again(step, attempt.pointer, scope, outcome)
+
+    def _printer(self, attempt: Attempt) -> Printer:
+        limit = self._settings.output_bytes
+        return Printer(attempt.pointer, attempt.masker, self._shipper, limit=limit, tail=TAIL)
 
     def _workspace(self, execution_id: int) -> Path:
         return self._settings.home / "work" / str(execution_id)
@@ -189,9 +213,14 @@ class Runner:
     # ------------------------------------------------------------------ its report
     def _report(self, attempt: Attempt, outcome: Outcome, duration_ms: float, key: str) -> None:
         if attempt.reason == "fenced":
-            return  # somebody else has it, or the execution has ended
-        report = self._as_report(attempt, outcome, duration_ms, key)
-        answer, _ = self._insist(report, urgent=True)
+            # Somebody else has it, or the execution has ended.
+            if attempt.printer is not None:
+                self._shipper.abandon(attempt.printer)
+            return
+        # First, so that whoever sees the end finds all of it; but it is not waited for.
+        output = self._shipper.end(attempt.printer) if attempt.printer else []
+        report = self._as_report(attempt, _masked(outcome, attempt.masker), duration_ms, key)
+        answer, _ = self._insist(report.model_copy(update={"output": output}), urgent=True)
         if not answer.accepted:
             log.info("report.refused", reason=answer.reason)
 
@@ -338,6 +367,19 @@ def _work_of(step: Step, pointer: Pointer) -> Step:
     return replace(step, tasks=(step.loop.cursor.task,), sequence=False, input={})
 
 
+def _in_confidence(scope: Scope, step: Step, variables: Variables, vault: Vault) -> Scope:
+    """*scope* with what only workers may read: the keychain, and secrets of earlier steps."""
+    scope = replace(scope, results=vault.revealed(scope.results, variables))
+    named = "keychain" in step.needs.names and "keychain" not in scope
+    if variables.keychain is None and not named:
+        return scope
+    return scope.with_local({"keychain": vault.keychain(variables.keychain)})
+
+
+def _secret_tasks(step: Step) -> frozenset[str]:
+    return frozenset(task.name for task in step.tasks if task.kind == SECRETS)
+
+
 def _tried_again(step: Step, pointer: Pointer, scope: Scope, outcome: Outcome) -> Outcome:
     """*outcome*, or a failure to be tried again, as the frames of a cursor may ask for."""
     cursor = step.loop.cursor if step.loop else None
@@ -350,32 +392,39 @@ def _tried_again(step: Step, pointer: Pointer, scope: Scope, outcome: Outcome) -
     return outcome if tried >= most else replace(outcome, retry_in=0.0)
 
 
-def secrets_from(values: dict[str, str]) -> Callable[[str], str]:
-    """A look-up in *values* by name, whatever its case."""
-
-    def secret(name: str) -> str:
-        found = values.get(name.lower())
-        if found is None:
-            raise ToolError(
-                f"no secret named {name!r} is configured; set NOETL_SECRET_{name.upper()}",
-                kind="auth",
-            )
-        return found
-
-    return secret
+def _masked(outcome: Outcome, masker: Masker) -> Outcome:
+    """*outcome* without the secrets that its attempt was told."""
+    if not masker:
+        return outcome
+    data = masker.data
+    return replace(
+        outcome,
+        result=data(outcome.result),
+        error=data(outcome.error),
+        ctx=data(outcome.ctx),
+        progress=data(outcome.progress),
+        call=data(outcome.call),
+        selected=data(outcome.selected),
+    )
 
 
 def _refused(report: Report, reason: CallboardError) -> Report:
     """The failure that stands for a report the control plane does not take."""
     error = {"kind": "internal", "message": f"the report was refused: {reason}", "retryable": False}
-    nothing = {"result": None, "ctx": None, "tail": None, "retry_in": None}
+    nothing: dict[str, Any] = {
+        "result": None,
+        "ctx": None,
+        "tail": None,
+        "output": [],
+        "retry_in": None,
+    }
     return report.model_copy(update={**nothing, "outcome": "failed", "error": printable(error)})
 
 
 def printable(value: Any) -> Any:
     """*value* with what text in JSON and Postgres cannot hold (NUL, lone surrogates) replaced."""
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+        return clean(value)
     if isinstance(value, Mapping):
         return {printable(str(key)): printable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -5,15 +5,20 @@ from __future__ import annotations
 from fastapi import Depends, FastAPI
 
 from app.api import (
+    artifacts,
     catalog,
+    credentials,
     dashboard,
     events,
     execute,
     executions,
     inspect,
+    keychain,
+    logs,
     problems,
     results,
     root,
+    variables,
     worker,
 )
 from app.api import health as probes
@@ -55,12 +60,17 @@ def create_app(
     # Routes are tried in this order; those of workers are asked for most.
     for noun in (
         worker,
+        logs,
         execute,
         executions,
         events,
         results,
+        artifacts,
         catalog,
+        credentials,
         inspect,
+        keychain,
+        variables,
         dashboard,
         probes,
         root,

@@ -28,6 +28,12 @@ from app.wire import (
     PoolRow,
     ReportRequest,
     ReportResponse,
+    SecretAnswer,
+    SecretRequest,
+    TokenAnswer,
+    TokenPut,
+    TokenPutAnswer,
+    TokenRequest,
     ValueRequest,
 )
 
@@ -58,6 +64,28 @@ async def report(request: Request) -> Response:
 async def value(request: Request) -> Response:
     """The value that an attempt refers to, as JSON, or one item of a collection."""
     return await run_in_threadpool(_value, request, await read_body(request))
+
+
+@router.post("/secret", openapi_extra=takes(SecretRequest), response_model=SecretAnswer)
+def secret(body: Body, caller: CallerDep, control: ControlDep) -> Response:
+    """A credential in the clear, for the worker of an attempt whose playbook names it."""
+    told = answer(control.credentials.hand_out(parse(SecretRequest, body), pool=caller.pool))
+    told.headers["cache-control"] = "no-store"
+    return told
+
+
+@router.post("/keychain/take", openapi_extra=takes(TokenRequest), response_model=TokenAnswer)
+def take_token(body: Body, caller: CallerDep, control: ControlDep) -> Response:
+    """The kept value of an entry of the keychain, or the turn to fetch it."""
+    told = answer(control.tokens.take(parse(TokenRequest, body), pool=caller.pool))
+    told.headers["cache-control"] = "no-store"
+    return told
+
+
+@router.post("/keychain/put", openapi_extra=takes(TokenPut), response_model=TokenPutAnswer)
+def put_token(body: Body, caller: CallerDep, control: ControlDep) -> Response:
+    """End the turn with the value that was fetched, or with nothing."""
+    return answer(control.tokens.put(parse(TokenPut, body), pool=caller.pool))
 
 
 # These are asked for most, and each dependency that the framework resolves costs 20 µs.

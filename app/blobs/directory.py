@@ -9,16 +9,20 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
+from io import FileIO
 from pathlib import Path
 from urllib.parse import quote
 
+from app.blobs.given import Given
 from app.errors import UnavailableError
 
 #: The longest name of a file that common file systems take, less what the temporary name adds.
 LONGEST = 255 - 32
+#: Bytes of a large blob that are read at once.
+PIECE = 1 << 20
 
 
 class DirectoryBlobs:
@@ -30,12 +34,16 @@ class DirectoryBlobs:
         self._root = root
 
     def put(self, key: str, data: bytes) -> None:
+        self.put_stream(key, (data,))
+
+    def put_stream(self, key: str, pieces: Iterable[bytes]) -> None:
         path = self._path(key)
-        with self._telling("written"):
+        given = Given(pieces)
+        with given.own_errors(), self._telling("written"):
             self._make(path.parent)
             part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
             try:
-                _write(part, data)
+                _write(part, given)
                 part.replace(path)
                 _sync_folder(path.parent)
             finally:
@@ -47,6 +55,23 @@ class DirectoryBlobs:
                 return self._path(key).read_bytes()
             except FileNotFoundError:
                 return None
+
+    def get_stream(self, key: str) -> Generator[bytes, None, None] | None:
+        with self._telling("read"):
+            try:
+                file = self._path(key).open("rb", buffering=0)
+            except FileNotFoundError:
+                return None
+        return self._read(file)
+
+    def _read(self, file: FileIO) -> Generator[bytes, None, None]:
+        with file:
+            while True:
+                with self._telling("read"):
+                    piece = file.read(PIECE)
+                if not piece:
+                    return
+                yield piece
 
     def size(self, key: str) -> int | None:
         with self._telling("read"):
@@ -92,13 +117,14 @@ class DirectoryBlobs:
             ) from exc
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, pieces: Iterable[bytes]) -> None:
     # Exclusive: nobody else can have made a file of this name, nor a link in its place.
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(fd, "wb", buffering=0) as file:  # noqa: PTH123 (a descriptor has no path)
-        rest = memoryview(data)
-        while rest:
-            rest = rest[file.write(rest) :]
+        for piece in pieces:
+            rest = memoryview(piece)
+            while rest:
+                rest = rest[file.write(rest) :]
         os.fsync(file.fileno())
 
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Iterable
+
+#: Bytes of a large blob that are handed on at once.
+PIECE = 1 << 20
+
 
 class MemoryBlobs:
     """Blobs as long as the process lives; see ``BlobStore``."""
@@ -14,8 +19,17 @@ class MemoryBlobs:
     def put(self, key: str, data: bytes) -> None:
         self._blobs[key] = bytes(data)
 
+    def put_stream(self, key: str, pieces: Iterable[bytes]) -> None:
+        self._blobs[key] = b"".join(pieces)
+
     def get(self, key: str) -> bytes | None:
         return self._blobs.get(key)
+
+    def get_stream(self, key: str) -> Generator[bytes, None, None] | None:
+        data = self._blobs.get(key)
+        if data is None:
+            return None
+        return (data[at : at + PIECE] for at in range(0, len(data), PIECE))
 
     def size(self, key: str) -> int | None:
         data = self._blobs.get(key)

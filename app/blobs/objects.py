@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from app.blobs.given import Given
 from app.errors import StartupError, UnavailableError
+
+#: Bytes of a large object that are read at once, about.
+PIECE = 1 << 20
 
 #: What a reference calls the store, by the scheme of its URL.
 KINDS = {
@@ -52,12 +56,25 @@ class ObjectBlobs:
         with _telling("written"):
             self._store.put(_path(key), data)
 
+    def put_stream(self, key: str, pieces: Iterable[bytes]) -> None:
+        given = Given(pieces)
+        with given.own_errors(), _telling("written"):
+            self._store.put(_path(key), given, use_multipart=True)
+
     def get(self, key: str) -> bytes | None:
         with _telling("read"):
             try:
                 return bytes(self._store.get(_path(key)).bytes())
             except FileNotFoundError:
                 return None
+
+    def get_stream(self, key: str) -> Generator[bytes, None, None] | None:
+        with _telling("read"):
+            try:
+                found = self._store.get(_path(key))
+            except FileNotFoundError:
+                return None
+        return _read(found)
 
     def size(self, key: str) -> int | None:
         with _telling("read"):
@@ -72,6 +89,16 @@ class ObjectBlobs:
                 self._store.delete(_path(key))
             except FileNotFoundError:
                 return
+
+
+def _read(found: Any) -> Generator[bytes, None, None]:
+    pieces = iter(found.stream(min_chunk_size=PIECE))
+    while True:
+        with _telling("read"):
+            piece = next(pieces, None)
+        if piece is None:
+            return
+        yield bytes(piece)
 
 
 def _path(key: str) -> str:

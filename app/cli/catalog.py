@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from app.cli.credential_files import is_credential
+from app.cli.credentials import keep_files, show_credential, show_credentials
 from app.cli.executions import executions
 from app.cli.findings import finding_line
 from app.cli.output import print_json, table
@@ -19,6 +21,8 @@ from app.errors import InvalidPlaybookError, NotFoundError
 SUFFIXES = frozenset({".yaml", ".yml"})
 #: What may be registered beside playbooks is NoETL's; others are known once one is there.
 KINDS = frozenset({"playbook", "agent", "credential", "mcp", "memory", "subscription"})
+#: What may be said before the file.
+WORDS = frozenset({"playbook", "credential"})
 FilePath = click.Path(path_type=Path, exists=True)
 
 
@@ -32,10 +36,11 @@ def catalog() -> None:
 Examples:
   callboard register -f playbook.yaml
   callboard register -d playbooks
-  callboard register playbook -f playbook.yaml     the same, as NoETL writes it"""
+  callboard register playbook -f playbook.yaml     the same, as NoETL writes it
+  callboard register credential -f warehouse.json  a credential, or -d FOLDER of them"""
 )
-@click.argument("words", nargs=-1, metavar="[playbook] [FILE]")
-@click.option("-f", "--file", type=FilePath, help="one playbook")
+@click.argument("words", nargs=-1, metavar="[playbook|credential] [FILE]")
+@click.option("-f", "--file", type=FilePath, help="one playbook, or one credential")
 @click.option("-d", "--directory", type=FilePath, help="all of a folder and those below it")
 @json_option
 @api_options
@@ -48,12 +53,18 @@ def register(
     directory: Path | None,
     as_json: bool,
 ) -> None:
-    """Check playbooks and store each as the next version of its path."""
-    words = words[1:] if words and words[0] == "playbook" else words
+    """Check playbooks and store each as the next version of its path.
+
+    A JSON file that is no playbook is a credential, and kept sealed under its name.
+    """
+    kind, words = (words[0], words[1:]) if words and words[0] in WORDS else ("", words)
     places = [place for place in (file, directory, *map(Path, words)) if place is not None]
     if len(places) != 1:
         raise click.UsageError("give one file or folder: FILE, -f FILE or -d FOLDER")
-    _register(session, places[0], as_json=as_json)
+    if kind == "credential" or (not kind and is_credential(places[0])):
+        keep_files(session, places[0], as_json=as_json)
+    else:
+        _register(session, places[0], as_json=as_json)
 
 
 @catalog.command("register", epilog="\b\nExample:\n  callboard catalog register playbook.yaml")
@@ -62,8 +73,14 @@ def register(
 @api_options
 @pass_session
 def catalog_register(session: Session, file: Path, as_json: bool) -> None:
-    """Check FILE (or all of a folder) and store it as the next version of its path."""
-    _register(session, file, as_json=as_json)
+    """Check FILE (or all of a folder) and store it as the next version of its path.
+
+    A JSON file that is no playbook is a credential, and kept sealed under its name.
+    """
+    if is_credential(file):
+        keep_files(session, file, as_json=as_json)
+    else:
+        _register(session, file, as_json=as_json)
 
 
 def _register(session: Session, place: Path, *, as_json: bool) -> None:
@@ -161,13 +178,31 @@ def catalog_get(session: Session, path: str, version: int | None, as_json: bool)
 @api_options
 @click.pass_context
 def list_(ctx: click.Context, what: str, as_json: bool) -> None:
-    """List executions, pools, or the resources of a kind (playbooks)."""
+    """List executions, pools, credentials, or the resources of a kind (playbooks)."""
     if what in {"execution", "executions"}:
         ctx.invoke(executions, limit=20, as_json=as_json)
     elif what in {"pool", "pools", "workers"}:
         ctx.invoke(pools, as_json=as_json)
+    elif what in {"credential", "credentials"}:
+        show_credentials(ctx.ensure_object(Session), as_json=as_json)
     else:
         _list(ctx.ensure_object(Session), what, None, as_json=as_json)
+
+
+@click.command(epilog="\b\nExample:\n  callboard get credential warehouse --include-data")
+@click.argument("what", type=click.Choice(["credential", "playbook"]))
+@click.argument("name")
+@click.option("--include-data", is_flag=True, help="a credential's fields too, secrets as ***")
+@json_option
+@api_options
+@click.pass_context
+def get(ctx: click.Context, *, what: str, name: str, include_data: bool, as_json: bool) -> None:
+    """Show one credential, or the YAML of one playbook."""
+    if what == "credential":
+        session = ctx.ensure_object(Session)
+        show_credential(session, name, include_data=include_data, as_json=as_json)
+    else:
+        ctx.invoke(catalog_get, path=name, version=None, as_json=as_json)
 
 
 def _playbooks(place: Path) -> Iterator[Path]:

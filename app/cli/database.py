@@ -49,7 +49,7 @@ def status(session: Session, as_json: bool) -> None:
     """Show the revision of the schema. Exit code 1 where it is not the one needed."""
     from app.store import migrations
 
-    with _database(session.settings) as url:
+    with database(session.settings) as url:
         current = migrations.current(url)
     head = migrations.head()
     if as_json:
@@ -63,7 +63,7 @@ def status(session: Session, as_json: bool) -> None:
 def _upgrade(settings: Settings, *, as_json: bool) -> None:
     from app.store import migrations
 
-    with _database(settings) as url:
+    with database(settings) as url:
         before = migrations.current(url)
         migrations.upgrade(url)
     head = migrations.head()
@@ -76,7 +76,7 @@ def _upgrade(settings: Settings, *, as_json: bool) -> None:
 
 
 @contextmanager
-def _database(settings: Settings) -> Iterator[str]:
+def database(settings: Settings) -> Iterator[str]:
     """URL of the database; the embedded one is started for as long as needed if nobody runs it."""
     from app.embedded.postgres import EmbeddedPostgres
     from app.embedded.private import make_folder

@@ -100,7 +100,13 @@ def _api(session: Session, *, quiet: bool) -> Iterator[_Api]:
         return
     if not quiet:
         click.echo("starting Postgres, NATS and four processes of ours", err=True)
-    settings = replace(session.settings, host="127.0.0.1", port=free_port(), log_format="json")
+    settings = replace(
+        session.settings,
+        host="127.0.0.1",
+        port=free_port(),
+        log_format="json",
+        http_own_api="allow",  # one step asks it
+    )
     with _house(settings) as url:
         yield _Api(url)
 

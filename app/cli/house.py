@@ -16,6 +16,7 @@ from app.cli.ready import claim_port, problem_of
 from app.cli.supervisor import Speaker, Supervisor
 from app.embedded.stack import EmbeddedStack
 from app.errors import StartupError, UnavailableError
+from app.keychain.keys import keyring
 from app.settings import Settings, check_exposure
 
 #: How long the API may take to be ready before we say what is missing, in seconds.
@@ -50,6 +51,8 @@ def house(settings: Settings, speaker: Speaker) -> Iterator[House]:
     that does not start. The servers stop on leaving.
     """
     check(settings)
+    # Made here where the database is our own: to the processes it looks like any other.
+    keyring(settings)
     pidfile = PidFile.of(settings, "up")
     url = at_home(settings).url
     with _servers(settings) as stack:

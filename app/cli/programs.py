@@ -20,6 +20,8 @@ HIDDEN = (
     "postgres_db",
     "postgres_user",
     "postgres_password",
+    "encryption_keys",
+    "encryption_key",
     "api_token",
     "worker_tokens",
 )

@@ -20,14 +20,19 @@ SECTIONS = {
     },
     "On the servers": {
         "register": Lazy("app.cli.catalog:register", "Store playbooks in the catalog."),
+        "credential": Lazy(
+            "app.cli.credentials:credential", "Keep what tools log in with, sealed."
+        ),
         "catalog": Lazy("app.cli.catalog:catalog", "Look up what is registered."),
         "execute": Lazy("app.cli.execute:execute", "Start a registered playbook."),
         "status": Lazy("app.cli.executions:status", "Where an execution stands, step by step."),
         "events": Lazy("app.cli.events:events", "What happened in an execution, in order."),
+        "logs": Lazy("app.cli.logs:logs", "What the steps of an execution printed, live or later."),
         "result": Lazy("app.cli.executions:result", "The result of an execution, or of a step."),
         "cancel": Lazy("app.cli.executions:cancel", "End an execution."),
         "executions": Lazy("app.cli.executions:executions", "List executions, newest first."),
         "list": Lazy("app.cli.catalog:list_", "List executions, pools or playbooks."),
+        "get": Lazy("app.cli.catalog:get", "Show a credential or a playbook."),
         "pools": Lazy("app.cli.pools:pools", "List the worker processes."),
         "replay": Lazy("app.cli.inspect:replay", "What each event of an execution changed."),
         "verify": Lazy("app.cli.inspect:verify", "Prove that what is shown is what the log says."),

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,13 +27,14 @@ from app.errors import NotFoundError
 from app.settings import Settings
 
 if TYPE_CHECKING:
-    from app.wiring import LocalRun
+    from app.local import LocalRun
 
 EPILOG = """\b
 Examples:
   callboard run playbooks/demo.yaml
   callboard run report.yaml --set city=Oslo --set days:=7
   callboard run automation/tasks.yaml build      begin with the step 'build'
+  callboard run load.yaml --credential pg.json   with what its 'auth: pg' names
   callboard run examples/flights -r distributed  the registered one, on the servers
 
 REF is a file, the name of a file without .yaml, a step of ./callboard.yaml (or ./noetl.yaml),
@@ -53,6 +54,14 @@ or a path in the catalog, which runs on the servers."""
     help="local: in this process; distributed: on the servers; auto: files local, paths not",
 )
 @click.option("-V", "--version", type=click.IntRange(1), help="version of a registered playbook")
+@click.option(
+    "--credential",
+    "credential_files",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True),
+    metavar="FILE",
+    help="JSON file of a credential, or a folder of them, for this run here; repeatable",
+)
 @click.option("--dry-run", is_flag=True, help="only check the playbook")
 @click.option("-v", "--verbose", is_flag=True, help="show log lines too")
 @json_option
@@ -69,6 +78,7 @@ def run(
     file: Path | None,
     runtime: str,
     version: int | None,
+    credential_files: tuple[Path, ...],
     dry_run: bool,
     verbose: bool,
     as_json: bool,
@@ -79,6 +89,9 @@ def run(
     """
     payload = payload_of(pairs, text, file)
     found = resolve(ref, Path())
+    on_servers = runtime == "distributed" or (isinstance(found, CatalogPath) and runtime != "local")
+    if credential_files and on_servers:
+        raise click.UsageError("--credential is for a run here; servers keep theirs")
     if isinstance(found, CatalogPath) and runtime != "local":
         from app.cli.execute import start_and_watch
 
@@ -97,7 +110,8 @@ def run(
         return
     if entry:
         playbook = _with_entry(playbook, str(found.path), entry, session.settings)
-    _run_here(session, playbook, found.path, payload, as_json=as_json, verbose=verbose)
+    here = Here(found.path, playbook, payload, credential_files)
+    _run_here(session, here, as_json=as_json, verbose=verbose)
 
 
 def _check_only(
@@ -130,29 +144,39 @@ def _check_step(steps: Collection[str], entry: str | None, name: str) -> None:
         )
 
 
-def _run_here(
-    session: Session,
-    playbook: str,
-    path: Path,
-    payload: dict[str, Any],
-    *,
-    as_json: bool,
-    verbose: bool,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Here:
+    """What is to run in this process."""
+
+    path: Path
+    playbook: str
+    payload: dict[str, Any]
+    credentials: tuple[Path, ...]
+
+
+def _run_here(session: Session, here: Here, *, as_json: bool, verbose: bool) -> None:
+    from app.cli.credential_files import credentials_in
     from app.cli.progress import progress
     from app.cli.watched import Watched
+    from app.local import run_playbook
     from app.telemetry.logs import configure
-    from app.wiring import run_playbook
 
     settings = session.settings
     configure(settings if verbose else replace(settings, log_level="error"))
     secrets = _lent_secrets(settings)
+    credentials = [each for place in here.credentials for each in credentials_in(place)]
     began = time.monotonic()
     told = "interrupted: the playbook did not run to its end"
     with on_interrupt(told), progress(sys.stderr, quiet=as_json) as shown:
         watched = Watched(shown)
         done = run_playbook(
-            playbook, settings, payload, watched.see, source=str(path), secrets=secrets
+            here.playbook,
+            settings,
+            here.payload,
+            watched.see,
+            source=str(here.path),
+            secrets=secrets,
+            credentials=credentials,
         )
     _show(done, watched.steps, time.monotonic() - began, as_json=as_json)
 

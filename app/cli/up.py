@@ -62,7 +62,9 @@ def up(
 
 def _run(settings: Settings) -> None:
     from app.cli.house import check, house
+    from app.tools.child.isolate import hide_memory
 
+    hide_memory()  # steps may run as our own user, and our environment holds secrets
     check(settings)  # before anything is said: one that is refused has nothing to announce
     stop = Stop()
     speaker = _speaker(settings, stop)

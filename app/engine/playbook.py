@@ -144,7 +144,7 @@ class Executor:
     ``final_step`` runs once when nothing else runs or can, also after a failure. With
     ``no_next_is_error`` a branch may end at ``end`` or at the final step only. ``timeout`` is in
     seconds. ``max_visits`` bounds how often one step is entered. ``profile`` is local, distributed
-    or auto; ``tools`` and ``features`` are what the playbook says it requires.
+    or auto; ``tools``, ``features`` and ``credentials`` are what the playbook says it requires.
     """
 
     final_step: str | None = None
@@ -154,13 +154,15 @@ class Executor:
     profile: str = "auto"
     tools: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
+    credentials: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Playbook:
     """All of it. ``path`` is what it is registered and called under.
 
-    ``keychain`` are its entries as written; templates in them are for the worker alone.
+    ``keychain`` are its entries as written; templates in them are for the worker alone, and
+    ``keychain_needs`` are the names that these use.
     """
 
     name: str
@@ -173,3 +175,4 @@ class Playbook:
     meta: Mapping[str, Any] = field(default_factory=dict)
     executor: Executor = field(default_factory=Executor)
     keychain: tuple[Mapping[str, Any], ...] = ()
+    keychain_needs: Needs = field(default_factory=Needs)

@@ -9,6 +9,8 @@ from typing import Any
 from app.engine.playbook import Rule
 from app.engine.templates.template import holds
 
+#: What a server asks for is honoured up to this, in seconds.
+MOST_PATIENCE = 3600.0
 PREVIOUS = frozenset({"previous", "prev", "_previous", "@previous"})
 
 
@@ -33,8 +35,19 @@ def choose(rules: Sequence[Rule], scope: Mapping[str, Any], *, failed: bool) -> 
     return Action(default)
 
 
-def delay(rule: Rule, tries: int, random: float = 1.0) -> float:
-    """Seconds to wait after *tries* tries; *random* (0 to 1) is the share kept where jitter is on."""
+def delay(rule: Rule, tries: int, random: float = 1.0, *, asked: Any = None) -> float:
+    """Seconds to wait after *tries* tries; *random* (0 to 1) is the share kept where jitter is on.
+
+    *asked* is what the other side wants (``error.retry_after``): the wait is at least that long, up
+    to an hour, whatever the rule says. Anything but a number asks for nothing.
+    """
+    seconds = _own_delay(rule, tries, random)
+    if isinstance(asked, int | float) and not isinstance(asked, bool) and asked > seconds:
+        return max(seconds, min(float(asked), MOST_PATIENCE))
+    return seconds
+
+
+def _own_delay(rule: Rule, tries: int, random: float) -> float:
     if rule.backoff == "none" and not rule.delay:
         return 0.0
     factor = {"linear": float(tries), "exponential": float(2 ** min(tries - 1, 62))}.get(

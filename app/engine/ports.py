@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -205,8 +205,14 @@ class BlobStore(Protocol):
     def put(self, key: str, data: bytes) -> None:
         """Keep *data*; on disk, and whole, when this returns."""
 
+    def put_stream(self, key: str, pieces: Iterable[bytes]) -> None:
+        """As ``put``, holding no more than a few *pieces*; nothing is kept where they raise."""
+
     def get(self, key: str) -> bytes | None:
         """What was put under *key*; None where nothing was."""
+
+    def get_stream(self, key: str) -> Generator[bytes, None, None] | None:
+        """The same, piece by piece; to be read to its end, or closed."""
 
     def size(self, key: str) -> int | None:
         """The bytes kept under *key*; None where there are none."""

@@ -25,6 +25,9 @@ PREVIEW_BYTES = 1_024
 #: A field of a mapping is shown in the preview up to this many characters.
 SMALL = 200
 
+#: What the names of artifacts begin with, and the names under which they are looked up.
+ARTIFACT, NAMED = "artifact/", "named/"
+_MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,80}/[a-z0-9][a-z0-9!#$&^_.+-]{0,80}")
 _KINDS = frozenset({"result_ref", "loop_ref"})
 _SCHEME = "noetl://execution/"
 _LOOP = "loop/"
@@ -103,6 +106,48 @@ def loop_reference(
     pointer = {"kind": "loop_ref", "name": place.name, "ref": place.ref}
     shown = {"_store": "log", "_size_bytes": None, "_preview": None}
     return {"stats": dict(stats), REF: pointer, **shown}
+
+
+def media_type(content_type: str) -> str:
+    """*content_type* without its parameters. Raises ``BadRequestError`` for what is none."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if not _MEDIA_TYPE.fullmatch(kind):
+        raise BadRequestError(
+            f"{content_type[:SMALL]!r} is no content type", remedy="write TYPE/SUBTYPE"
+        )
+    return kind
+
+
+def artifact_place(execution_id: int, name: str, content_type: str, digest: str) -> Place:
+    """Where an artifact is. Raises ``BadRequestError`` for a name that cannot be one."""
+    if not name.strip() or not name.isprintable():
+        raise BadRequestError(
+            f"{name[:SMALL]!r} cannot be the name of an artifact",
+            remedy="use letters, digits, dots and dashes, as for a file",
+        )
+    return Place(execution_id, f"{ARTIFACT}{media_type(content_type)}/{name}/{digest}")
+
+
+def artifact_reference(
+    place: Place, store: str, size: int, content_type: str, checksum: str
+) -> dict[str, Any]:
+    """What stands for an artifact. It is data: templates do not fetch what it stands for."""
+    pointer = {"kind": "artifact_ref", "name": place.name, "ref": place.ref, "store": store}
+    pointer |= {"content_type": content_type, "checksum": f"sha256:{checksum}"}
+    return {REF: pointer, "_store": store, "_size_bytes": size, "_preview": None}
+
+
+def content_type_of(place: Place) -> str:
+    """What the value at *place* is made of; JSON for all that is no artifact."""
+    if not place.name.startswith(ARTIFACT):
+        return "application/json"
+    kind, subtype, *_ = [*place.name.removeprefix(ARTIFACT).split("/"), "", ""]
+    return f"{kind}/{subtype}"
+
+
+def file_name_of(place: Place) -> str:
+    """The last part of an artifact's name that its maker gave it."""
+    return place.name.rpartition("/")[0].rpartition("/")[2]
 
 
 def selection(paths: Mapping[str, str], value: Any) -> dict[str, Any]:

@@ -32,12 +32,14 @@ from app.errors import UnavailableError
 from app.services.catalog import CatalogService
 from app.services.large import size_of
 from app.services.reading import Reader
-from app.wire import Claim, ClaimAnswer, PartRef, Resume, Variables
+from app.wire import Claim, ClaimAnswer, KeychainPlan, PartRef, Resume, Variables
 
 log = structlog.get_logger(__name__)
 
 #: Bytes that the results of a loop, or one item of a collection, may have in the answer to a claim.
 INLINE_BYTES = 65_536
+#: The tool whose results say which secret they stand for, instead of what it is.
+SECRETS = "secrets"
 #: A loop of more iterations is sent by reference without a look at its results.
 SMALL_LOOP = 100
 
@@ -102,10 +104,21 @@ class Briefing:
         started, scheduled = heads[execution_id, 1], heads[execution_id, granted.scheduled_seq]
         assert isinstance(started, ExecutionStarted)
         assert isinstance(scheduled, StepScheduled)
-        step = self._catalog.playbook(started.catalog_id).steps[scheduled.step]
+        playbook = self._catalog.playbook(started.catalog_id)
+        step = playbook.steps[scheduled.step]
         ref = f"{started.catalog_id}/{step.name}"
         steps[ref] = dict(step.raw)
         variables = self._variables(execution_id, started, scheduled, step)
+        variables.secrets = {
+            name: _secret_tasks(playbook.steps[name])
+            for name in variables.results
+            if name in playbook.steps and _tells_secrets(playbook.steps[name])
+        }
+        if "keychain" in step.needs.names and playbook.keychain:
+            variables.keychain = KeychainPlan(
+                entries=[dict(entry) for entry in playbook.keychain],
+                workload=_named(started.workload, playbook.keychain_needs),
+            )
         return ClaimAnswer(granted=True, step=ref, variables=variables)
 
     def _variables(
@@ -198,6 +211,15 @@ class Briefing:
         far = len(text) > INLINE_BYTES
         names = loop_names(step.loop, None if far else loads(text), index, event.size)
         return names, PartRef(ref=event.items[REF]["ref"], index=place) if far else None
+
+
+def _tells_secrets(step: Step) -> bool:
+    return any(task.kind == SECRETS for task in step.tasks)
+
+
+def _secret_tasks(step: Step) -> list[str]:
+    """The tasks that look secrets up, where the step's result has a part for each task."""
+    return [task.name for task in step.tasks if task.kind == SECRETS and step.sequence]
 
 
 def _ctx_value(event: Event, name: str) -> Any:

@@ -114,6 +114,10 @@ class CatalogService:
             )
         return found
 
+    def find(self, path: str) -> CatalogEntry | None:
+        """The newest version of *path*, None where there is none."""
+        return self._catalog.find(path)
+
     def entries(self, *, kind: str | None = None, path: str | None = None) -> list[CatalogEntry]:
         return self._catalog.entries(kind=kind, path=path)
 

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from app.engine.custody import Custody
 from app.engine.decide import Limits
 from app.engine.language.examine import CheckedKinds
 from app.engine.ports import BlobStore, Catalog, Clock, Dispatcher, EventLog, NewId, RuntimeRegistry
 from app.services.advance import Advance
+from app.services.artifacts import Artifacts
 from app.services.briefing import Briefing
 from app.services.catalog import CatalogService
+from app.services.claimants import Claimants
+from app.services.credentials import Credentials
 from app.services.executions import Executions
 from app.services.family import Family
 from app.services.inspection import Inspection
+from app.services.kinship import Kinship
 from app.services.large import Storage
+from app.services.output import Output
 from app.services.presence import Presence
 from app.services.reading import Reader
 from app.services.results import Results
 from app.services.sweep import Sweeper
+from app.services.tokens import Tokens
+from app.services.variables import VariablesService
 from app.services.work import Work
 from app.settings import Settings
 
@@ -33,6 +41,7 @@ class Ports:
     kinds: CheckedKinds
     clock: Clock
     new_id: NewId
+    custody: Custody
     #: None: values that are too large for the log stay in its database, whatever their size.
     blobs: BlobStore | None = None
 
@@ -49,6 +58,11 @@ class Control:
     presence: Presence
     sweeper: Sweeper
     inspection: Inspection
+    output: Output
+    variables: VariablesService
+    artifacts: Artifacts
+    credentials: Credentials
+    tokens: Tokens
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -78,11 +92,20 @@ def control(ports: Ports, settings: Settings) -> Control:
     executions = Executions(
         events, catalog, dispatcher, reader, family, clock=clock, new_id=ports.new_id
     )
+    claimants = Claimants(events, reader)
+    output = Output(events, ports.custody.output)
     return Control(
         catalog=catalog,
         executions=executions,
         results=Results(executions, reader),
-        work=Work(events, dispatcher, Briefing(catalog, reader), storage=storage, clock=clock),
+        work=Work(
+            events,
+            dispatcher,
+            Briefing(catalog, reader),
+            storage=storage,
+            output=output,
+            clock=clock,
+        ),
         advance=Advance(
             events,
             catalog,
@@ -105,4 +128,18 @@ def control(ports: Ports, settings: Settings) -> Control:
             clock=clock,
         ),
         inspection=Inspection(events, catalog, executions, reader),
+        output=output,
+        variables=VariablesService(
+            events, ports.custody.variables, most=settings.blob_bytes, clock=clock
+        ),
+        artifacts=Artifacts(events, ports.blobs, claimants, most=settings.artifact_bytes),
+        credentials=Credentials(ports.custody, catalog, executions, claimants),
+        tokens=Tokens(
+            ports.custody,
+            catalog,
+            claimants,
+            Kinship(events),
+            pool=settings.pool,
+            clock=clock,
+        ),
     )

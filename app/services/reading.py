@@ -8,7 +8,7 @@ from typing import Any
 from app.engine.encoding import dumps, loads
 from app.engine.events import Event, StepDone
 from app.engine.ports import BlobStore, EventLog
-from app.engine.references import REF, Place, is_reference, opened, place_of, whole
+from app.engine.references import ARTIFACT, NAMED, REF, Place, is_reference, opened, place_of, whole
 from app.engine.values import ValueNeeded, Values, Wanted
 from app.errors import BadRequestError, NotFoundError
 from app.services.cache import Lru
@@ -161,6 +161,9 @@ class Reader:
     def text(self, place: Place) -> bytes:
         """The value at *place* as JSON. Raises ``MissingValueError``."""
 
+        if place.name.startswith(NAMED):
+            return self._text(place)  # what is under a name may be another one tomorrow
+
         def whole_text() -> tuple[Sequence[bytes], int]:
             text = self._text(place)
             return (text,), len(text)
@@ -205,6 +208,7 @@ class Reader:
         return dumps(kept[place.name]) if place.name in kept else self._blob(place)
 
     def _blob(self, place: Place) -> bytes:
+        self._check_artifact(place)
         data = None if self._blobs is None else self._blobs.get(key_of(place))
         if data is None:
             raise MissingValueError(
@@ -217,6 +221,18 @@ class Reader:
                 remedy="restore it from a backup of the blob store",
             )
         return data
+
+    def _check_artifact(self, place: Place) -> None:
+        """Artifacts may be larger than what is ever held at once."""
+        if self._blobs is None or not place.name.startswith(ARTIFACT):
+            return
+        size = self._blobs.size(key_of(place)) or 0
+        if size > self._most:
+            raise BadRequestError(
+                f"{place.ref} has {size} bytes, more than the {self._most} that are read at once "
+                "(setting CALLBOARD_RESULT_BYTES)",
+                remedy="download it: GET /api/artifacts?ref=…",
+            )
 
 
 def _own(execution_id: int, place: Place) -> Place:

@@ -8,7 +8,7 @@ nothing.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -33,23 +33,36 @@ from app.engine.ports import (
     DuplicateEventError,
     EventLog,
     LogTransaction,
+    Pointer,
 )
 from app.engine.references import place_of
 from app.errors import BadRequestError, CallboardError, ForbiddenError, UnavailableError
 from app.services.briefing import Briefing, Granted
+from app.services.kinship import Kinship
 from app.services.large import Storage
+from app.services.output import Output
 from app.wire import (
+    ArtifactAnswer,
+    ArtifactRequest,
     Claim,
     ClaimAnswer,
     ClaimRequest,
     ClaimResponse,
     Exchange,
     ExchangeAnswer,
+    LogAnswer,
+    LogBatch,
     PointerWire,
     Report,
     ReportAnswer,
     ReportRequest,
     ReportResponse,
+    SecretAnswer,
+    SecretRequest,
+    TokenAnswer,
+    TokenPut,
+    TokenPutAnswer,
+    TokenRequest,
     ValueRequest,
 )
 
@@ -66,6 +79,18 @@ class Worked(Protocol):
     def exchange(self, request: Exchange) -> ExchangeAnswer: ...
 
     def value(self, request: ValueRequest) -> bytes: ...
+
+    def secret(self, request: SecretRequest) -> SecretAnswer: ...
+
+    def take_token(self, request: TokenRequest) -> TokenAnswer: ...
+
+    def put_token(self, request: TokenPut) -> TokenPutAnswer: ...
+
+    def logs(self, batch: LogBatch) -> LogAnswer: ...
+
+    def artifact(
+        self, request: ArtifactRequest, pieces: Callable[[], Iterable[bytes]]
+    ) -> ArtifactAnswer: ...
 
 
 @dataclass(slots=True)
@@ -94,13 +119,16 @@ class Work:
         briefing: Briefing,
         *,
         storage: Storage,
+        output: Output,
         clock: Clock,
     ) -> None:
         self._log = events
         self._dispatcher = dispatcher
         self._briefing = briefing
         self._storage = storage
+        self._output = output
         self._clock = clock
+        self._kinship = Kinship(events)
 
     def claim(self, request: ClaimRequest, *, pool: str | None = None) -> ClaimResponse:
         """Claims alone; see ``exchange``."""
@@ -119,6 +147,8 @@ class Work:
         *pool* is the one that the caller's token is limited to. Raises ``ForbiddenError`` for a
         step of another pool, ``UnavailableError`` where the database does not answer.
         """
+        # First, so that whoever sees a step's end finds all that it printed.
+        self._keep_output(request.reports, pool)
         items: list[PointerWire] = [*request.reports, *request.claims]
         ids = {item.execution_id for item in items}
         # Losing a claim only means that the step is claimed again; a report must be on disk.
@@ -139,15 +169,16 @@ class Work:
     def value(self, request: ValueRequest, *, pool: str | None = None) -> bytes:
         """What an attempt refers to, as JSON. Raises ``MissingValueError``.
 
-        It belongs to the execution that the attempt is of, and a caller limited to *pool* must be
-        working on it now; else ``ForbiddenError``.
+        It belongs to the execution that the attempt is of, or to one of its family: references are
+        handed to sub-playbooks, and back. A caller limited to *pool* must be working on it now;
+        else ``ForbiddenError``.
         """
         place = place_of(request.ref)
-        own = place.execution_id == request.execution_id
+        own = self._kinship.related(place.execution_id, request.execution_id)
         if not own or (pool is not None and not self._works_for(request, pool)):
             raise ForbiddenError(
                 f"this attempt may not read {place.ref} now",
-                remedy="ask for values of the execution whose step is being worked on",
+                remedy="ask for values of the execution whose step is being worked on, or of its family",
             )
         return self._briefing.value(place, request.item)
 
@@ -157,6 +188,18 @@ class Work:
             state = tx.attempts([spot])[spot]
         runs = state.attempt == request.attempt and state.started_by and not state.fenced
         return bool(runs) and state.ended is None and state.queue.startswith(f"{pool}.")
+
+    def _keep_output(self, reports: Sequence[Report], pool: str | None) -> None:
+        printed = [chunk for report in reports for chunk in report.output]
+        if not printed:
+            return
+        try:
+            self._output.append(printed, pool=pool)
+        except ForbiddenError:
+            raise
+        except CallboardError as exc:
+            # How a step ended matters more than what it said.
+            log.warning("output.lost", pieces=len(printed), error=str(exc))
 
     # ------------------------------------------------------------------ one claim
     def _judge_claim(self, turn: _Turn, claim: Claim) -> None:
@@ -173,6 +216,7 @@ class Work:
             started = StepStarted(*place[1], attempt=claim.attempt, worker=turn.worker)
             turn.drafts[claim.execution_id].append(Draft(started, key))
         turn.claims.append(Granted(claim, state.scheduled_seq))
+        self._output.expect(Pointer(place[0], *place[1], claim.attempt), state.queue)
 
     # ------------------------------------------------------------------ one report
     def _judge_report(self, tx: LogTransaction, turn: _Turn, report: Report) -> None:

@@ -185,6 +185,7 @@ credential = Table(
     Column("description", Text),
     _moment("created_at", default="now()", nullable=False),
     _moment("updated_at", default="now()", nullable=False),
+    Column("scope", JSONB),
     UniqueConstraint("name", name="credential_name"),
 )
 
@@ -211,6 +212,17 @@ keychain = Table(
     CheckConstraint("scope_type IN ('local', 'global', 'shared')", name="keychain_scope_type"),
 )
 Index("keychain_expires", keychain.c.expires_at)
+Index("keychain_catalog", keychain.c.catalog_id, keychain.c.keychain_name)
+
+# Who fetches the next value of an entry: one worker at a time.
+keychain_lease = Table(
+    "keychain_lease",
+    metadata,
+    Column("cache_key", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    _moment("until", nullable=False),
+)
+Index("keychain_lease_until", keychain_lease.c.until)
 
 transient = Table(
     "transient",
@@ -234,6 +246,27 @@ transient = Table(
         "scope IN ('step', 'execution', 'workflow', 'permanent')", name="transient_scope"
     ),
 )
+
+# What steps print. Beside the log, not in it: nothing is decided by it, and it may be lost.
+step_log = Table(
+    "step_log",
+    metadata,
+    Column("execution_id", BigInteger, nullable=False),
+    Column("step", Text, nullable=False),
+    Column("visit", Integer, nullable=False),
+    Column("iteration", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("chunk", Integer, nullable=False),
+    Column("id", BigInteger, Identity(always=True), nullable=False),
+    Column("stream", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    _moment("created_at", nullable=False),
+    PrimaryKeyConstraint(
+        "execution_id", "step", "visit", "iteration", "attempt", "chunk", name="step_log_pkey"
+    ),
+    CheckConstraint("stream IN ('stdout', 'stderr')", name="step_log_stream"),
+)
+Index("step_log_tail", step_log.c.execution_id, step_log.c.id)
 
 runtime = Table(
     "runtime",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
@@ -14,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from app.engine.masking import Masker as Handed
 from app.errors import StartupError
 from app.settings import Settings
 
@@ -74,6 +76,11 @@ def configure(settings: Settings, *, stream: TextIO | None = None) -> None:
     _route(handler, level)
 
 
+def conceal(*values: str) -> None:
+    """Mask *values* in every line that this process logs from now on."""
+    _handed.add(*values)
+
+
 @contextmanager
 def about(execution_id: int, step: str | None = None, **more: Any) -> Iterator[None]:
     """Bind the execution, and the step, to every line that is logged inside."""
@@ -113,6 +120,7 @@ class Masker:
 
     def mask(self, text: str) -> str:
         """*text* without secrets."""
+        text = _handed.mask(text)
         if self._values is not None:
             text = self._values.sub(MASK, text)
         if "://" in text:
@@ -139,6 +147,33 @@ class Masker:
             return [self._inside(item) for item in value]
         # Anything else would be turned into text after this, out of our sight.
         return self.mask(str(value))
+
+
+class _Handed:
+    """The secrets that this process was told most recently: at least the last ``MOST``."""
+
+    MOST = 200
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._older, self._newer = Handed(), Handed()
+        self._count = 0
+
+    def add(self, *values: str) -> None:
+        with self._lock:
+            new = [value for value in values if value not in self._newer]
+            if not new:
+                return
+            if self._count + len(new) > self.MOST:
+                self._older, self._newer, self._count = self._newer, Handed(), 0
+            self._newer.add(*new)
+            self._count += len(new)
+
+    def mask(self, text: str) -> str:
+        return self._newer.text(self._older.text(text))
+
+
+_handed = _Handed()
 
 
 def _secrets_in(value: str) -> set[str]:

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import BaseModel
 
 from app.engine.children import Call
+from app.engine.credentials import Credential
 from app.errors import Complaint, ToolError
 from app.settings import Settings
 from app.tools.complaints import complaints
@@ -36,8 +37,65 @@ class Cancelled(threading.Event):
     """Set when the attempt must stop: cancelled, fenced off or out of time."""
 
 
-def _no_secret(name: str) -> str:
-    raise ToolError(f"no secret named {name!r} is configured", kind="auth")
+class Secrets(Protocol):
+    """What an attempt may be told. Whatever is handed out is masked in all that it reports."""
+
+    def credential(self, name: str) -> Credential:
+        """The credential of that name. Raises ``ToolError`` (kind auth)."""
+
+    def variable(self, name: str) -> str:
+        """The worker's ``NOETL_SECRET_<NAME>``. Raises ``ToolError`` (kind auth)."""
+
+    def external(self, about: Mapping[str, Any]) -> Any:
+        """What a provider (env, file, vault, gcp, aws, azure) keeps: text, or data by field.
+
+        *about* names ``provider``, ``name`` and what else that one asks for. Raises ``ToolError``.
+        """
+
+    def conceal(self, *values: str) -> None:
+        """Mask *values*, which the tool found out by itself, like the others."""
+
+
+class NoSecrets:
+    """For tools that run without any."""
+
+    def credential(self, name: str) -> Credential:
+        raise ToolError(f"no credential named {name!r} is configured", kind="auth")
+
+    def variable(self, name: str) -> str:
+        raise ToolError(f"no secret named {name!r} is configured", kind="auth")
+
+    def external(self, about: Mapping[str, Any]) -> Any:
+        raise ToolError(f"no provider {about.get('provider')!r} is configured", kind="auth")
+
+    def conceal(self, *values: str) -> None:
+        """There is nobody who would tell them on."""
+
+
+class Artifacts(Protocol):
+    """Data that an execution keeps by reference (``noetl://…``), beside its results."""
+
+    def get(self, ref: str) -> Any:
+        """The value that *ref* stands for. Raises ``ToolError`` (kind not_found)."""
+
+    def put(self, name: str, data: Any) -> dict[str, Any]:
+        """Keep JSON data under *name*; the reference to it."""
+
+    def put_file(self, name: str, path: Path, content_type: str) -> dict[str, Any]:
+        """Keep the bytes of a file under *name*; the reference to them."""
+
+
+class NoArtifacts:
+    """For tools that run without a control plane."""
+
+    def get(self, ref: str) -> Any:
+        raise ToolError(f"{ref} cannot be read here", kind="not_found")
+
+    def put(self, name: str, data: Any) -> dict[str, Any]:  # noqa: ARG002 (the port's)
+        raise ToolError(f"{name!r} cannot be kept here", kind="storage_access")
+
+    def put_file(self, name: str, path: Path, content_type: str) -> dict[str, Any]:  # noqa: ARG002 (the same)
+        raise ToolError(f"{name!r} cannot be kept here", kind="storage_access")
 
 
 def _discard(_stream: str, _text: str) -> None:
@@ -50,8 +108,7 @@ class Context:
 
     ``variables`` are the values its templates name (JSON data). ``timeout`` is the time left in
     seconds. ``workspace`` is a private folder of this execution on this worker, made on first use
-    by whoever needs it. ``secret(name)`` gives the text of a secret or raises ``ToolError``
-    (kind auth). ``idempotency_key`` is the same for every attempt of the step.
+    by whoever needs it. ``idempotency_key`` is the same for every attempt of the step.
     """
 
     execution_id: int
@@ -64,7 +121,8 @@ class Context:
     workspace: Path
     variables: Mapping[str, Any] = field(default_factory=dict)
     cancelled: threading.Event = field(default_factory=threading.Event)
-    secret: Callable[[str], str] = _no_secret
+    secrets: Secrets = field(default_factory=NoSecrets)
+    artifacts: Artifacts = field(default_factory=NoArtifacts)
     #: ``log(stream, text)`` with stream stdout or stderr: what the user's code printed.
     log: Callable[[str, str], None] = _discard
 
@@ -79,7 +137,11 @@ class Tool:
 
     ``queue`` is ``io`` or ``cpu``. Templates in the input keys of ``verbatim`` are left alone;
     those of ``text`` render to text without being read back as JSON (SQL, shell programs). Of each
-    group of keys in ``needs`` one must be given.
+    group of keys in ``needs`` one must be given. ``program`` is the key of code that reads variables
+    by name: it sees the workload and the item of a loop without asking, and templates in it become
+    literals. ``own_names``: what ``input`` holds are the names of another playbook, not of this call.
+    ``resumed(input, result, error, seconds)`` makes the result of a call that was parked for a
+    sub-playbook, of what that gave; without it that is the result.
     """
 
     kind: str
@@ -89,6 +151,9 @@ class Tool:
     verbatim: frozenset[str] = frozenset()
     text: frozenset[str] = frozenset()
     needs: tuple[tuple[str, ...], ...] = ()
+    program: str | None = None
+    own_names: bool = False
+    resumed: Callable[[Any, Any, ToolError | None, float], Any] | None = None
 
     def complaints(self, config: Mapping[str, Any]) -> list[Complaint]:
         """What is wrong with *config* as written; what holds a template is taken to be right."""

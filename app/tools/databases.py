@@ -28,6 +28,46 @@ RETRY = 0.02
 CONFIG = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What SQL may use: memory, threads, a folder to spill to, and files of one *folder* only (or,
+    where that is None, any that the worker can reach)."""
+
+    memory: str
+    threads: int
+    spill: Path
+    folder: Path | None = None
+
+
+def limits_of(context: Context, memory: str | None = None, threads: int | None = None) -> Limits:
+    """The limits of a step that asks for *memory* and *threads*; else those of the settings.
+
+    Raises ``ToolError`` where CALLBOARD_DUCKDB_FILES is neither all nor workspace.
+    """
+    settings = context.settings
+    if settings.duckdb_files not in {"all", "workspace"}:
+        raise ToolError(
+            f"CALLBOARD_DUCKDB_FILES is {settings.duckdb_files!r}; set it to all or workspace"
+        )
+    return Limits(
+        memory or settings.duckdb_memory,
+        threads or settings.duckdb_threads,
+        context.workspace / "spill",
+        context.workspace if settings.duckdb_files == "workspace" else None,
+    )
+
+
+def check_path(path: Path, limits: Limits) -> Path:
+    """*path*, where *limits* allow it. Raises ``ToolError`` (kind auth)."""
+    folder = limits.folder
+    if folder is not None and not path.resolve().is_relative_to(folder.resolve()):
+        raise ToolError(
+            f"{path} is outside the execution's folder, and CALLBOARD_DUCKDB_FILES is workspace",
+            kind="auth",
+        )
+    return path
+
+
 @dataclass(slots=True)
 class Slot:
     """A database file of this process. ``connection`` is only touched by who holds ``lock``."""
@@ -35,6 +75,7 @@ class Slot:
     lock: threading.Lock = field(default_factory=threading.Lock)
     users: int = 0
     connection: duckdb.DuckDBPyConnection | None = None
+    limits: Limits | None = None
     idle_since: float = 0.0
 
 
@@ -48,22 +89,27 @@ class Databases:
 
     @contextmanager
     def opened(
-        self, place: str, context: Context, deadline: float, *, keep: bool
+        self, place: str, limits: Limits, context: Context, deadline: float, *, keep: bool
     ) -> Iterator[duckdb.DuckDBPyConnection]:
         """A connection to the database at *place*, which is ours alone until the block ends.
 
         Waits for others until *deadline* (monotonic); raises ``ToolError`` then.
         """
         if place == MEMORY:
-            connection = _connect(place, context, deadline)
+            connection = _connect(place, limits, context, deadline)
             try:
                 yield connection
             finally:
                 connection.close()
             return
-        with self._held(str(Path(place).absolute()), context, deadline, keep=keep) as slot:
+        path = check_path(Path(place).absolute(), limits)
+        with self._held(str(path), context, deadline, keep=keep) as slot:
+            if slot.limits != limits:
+                # Limits may be locked: only a new instance takes others.
+                _close(slot)
             if slot.connection is None:
-                slot.connection = _connect(place, context, deadline)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                slot.connection, slot.limits = _connect(place, limits, context, deadline), limits
             cursor = slot.connection.cursor()
             try:
                 yield cursor
@@ -126,10 +172,12 @@ def _close(slot: Slot) -> None:
         slot.connection = None
 
 
-def _connect(place: str, context: Context, deadline: float) -> duckdb.DuckDBPyConnection:
+def _connect(
+    place: str, limits: Limits, context: Context, deadline: float
+) -> duckdb.DuckDBPyConnection:
     while True:
         try:
-            return duckdb.connect(place, config=dict(CONFIG))
+            connection = duckdb.connect(place, config=dict(CONFIG))
         except duckdb.IOException as exc:
             # Another process has it open; nobody else has a lock to conflict with.
             if "lock" not in str(exc).lower():
@@ -138,6 +186,45 @@ def _connect(place: str, context: Context, deadline: float) -> duckdb.DuckDBPyCo
             context.cancelled.wait(RETRY)
         except duckdb.Error as exc:
             raise ToolError(f"{place} cannot be opened: {exc}") from exc
+        else:
+            try:
+                _limit(connection, limits)
+            except BaseException:
+                connection.close()
+                raise
+            return connection
+
+
+def _limit(connection: duckdb.DuckDBPyConnection, limits: Limits) -> None:
+    settings = [
+        # What does not fit into memory is spilled there; by default, to the worker's folder.
+        f"temp_directory={quoted(str(limits.spill))}",
+        f"memory_limit={quoted(limits.memory)}",
+        f"threads={limits.threads}",
+    ]
+    if limits.folder is not None:
+        limits.folder.mkdir(parents=True, exist_ok=True)
+        folder = quoted(str(limits.folder.resolve()))
+        settings += [
+            f"allowed_directories=[{folder}]",
+            "enable_external_access=false",
+            "lock_configuration=true",
+        ]
+    try:
+        for setting in settings:
+            connection.execute(f"SET {setting}")
+    except duckdb.Error as exc:
+        raise ToolError(f"duckdb does not take SET {setting}: {exc}", kind="schema") from exc
+
+
+def quoted(text: str) -> str:
+    """*text* as a string in SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def identifier(name: str) -> str:
+    """*name* as the name of a table or column in SQL."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _give_up_if_due(context: Context, deadline: float, place: str) -> None:

@@ -4,29 +4,37 @@ Without ``database`` the tables live in one file per execution in the execution'
 worker**: they last from step to step as long as the steps run on the same worker. Keep in a Parquet
 file, or a real database, what must outlive it. ``:memory:`` lasts for one step.
 
-Extensions are neither installed nor loaded by themselves, so nothing is fetched from the network
-unless the SQL says so (INSTALL, LOAD). The SQL reads and writes files as the worker's user.
+``auth`` makes secrets for the SQL to use, one per alias (``CREATE SECRET``), and attaches the
+databases among them under their alias, unless the SQL attaches by itself. That takes extensions,
+which are neither installed nor loaded by themselves, so nothing is fetched from the network unless
+the SQL says so (INSTALL, LOAD).
+
+The SQL reads and writes files as the worker's user: any that it can reach, or, where
+CALLBOARD_DUCKDB_FILES is ``workspace``, those in the execution's folder alone.
 """
 
 from __future__ import annotations
 
 import time
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import duckdb
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from app.errors import ToolError
 from app.tools import Context, Tool
-from app.tools.databases import MEMORY, databases
+from app.tools.databases import databases, limits_of
+from app.tools.duckdb_errors import classify
+from app.tools.duckdb_output import Format, write
+from app.tools.duckdb_secrets import prepare, secrets_of
+from app.tools.duckdb_zones import are_zoned, as_text, restored
 from app.tools.sources import seconds, statements
 from app.tools.times import Time
-from app.tools.values import check_size, plain, rows
-from app.tools.watch import Call, watcher
+from app.tools.values import Gathered, plain
+from app.tools.watch import watcher
 
-DEFAULT_MEMORY = "1GB"
-DEFAULT_THREADS = 2
+#: Rows that are fetched at once.
+FETCH = 1000
 
 
 class Input(BaseModel):
@@ -36,7 +44,7 @@ class Input(BaseModel):
 
     command: str | list[str] | None = Field(None, description="The SQL: one or more statements.")
     query: str | list[str] | None = Field(None, description="The same as command.")
-    sql: str | None = Field(None, description="The same as command.")
+    sql: str | list[str] | None = Field(None, description="The same as command.")
     commands: str | list[str] | None = Field(None, description="The same as command.")
     command_b64: str | None = Field(None, description="The SQL in base64.")
     database: str | None = Field(
@@ -44,11 +52,25 @@ class Input(BaseModel):
         validation_alias=AliasChoices("database", "db_path"),
         description="A database file or `:memory:`; else the execution's own.",
     )
+    auth: str | dict[str, Any] | None = Field(
+        None,
+        validation_alias=AliasChoices("auth", "credentials", "credential"),
+        description="A credential, or several by alias: `{pg_db: {type: postgres, credential: …}}`.",
+    )
     params: list[Any] | dict[str, Any] | None = Field(
         None, description="Values for `?` (a list) or `$name` (a mapping)."
     )
-    memory_limit: str = Field(DEFAULT_MEMORY, description="Memory it may use.")
-    threads: int = Field(DEFAULT_THREADS, ge=1, description="Threads it may use.")
+    as_file: Format | Literal["rows"] = Field(
+        "rows",
+        validation_alias=AliasChoices("result_format", "as_file"),
+        description="What the last statement's result is kept as: rows, or a file by reference.",
+    )
+    as_objects: bool = Field(True, description="Rows as mappings; else as lists of values.")
+    max_rows: int | None = Field(
+        None, ge=0, description="Rows of a statement to keep; the result says what was dropped."
+    )
+    memory_limit: str | None = Field(None, description="Memory it may use, such as `512MB`.")
+    threads: int | None = Field(None, ge=1, description="Threads it may use.")
     timeout: Time | None = Field(
         None,
         validation_alias=AliasChoices("timeout", "timeout_seconds"),
@@ -61,87 +83,90 @@ SQL_KEYS = ("command", "query", "sql", "commands", "command_b64")
 
 def run(request: Input, context: Context) -> dict[str, Any]:
     """The last statement's ``{status, columns, rows, row_count, affected_rows}``, and the same for
-    every statement under ``command_0``, ``command_1``…"""
-    sql = statements(request, SQL_KEYS)
+    every statement under ``command_0``, ``command_1``…
+
+    Rows that ``max_rows`` left out show as ``truncated: true`` and ``truncation: {max_rows,
+    total_rows}``. With ``result_format`` parquet, csv or json ``rows`` is empty and ``file`` the
+    reference to a file with all of them. ``secrets_created`` counts what ``auth`` made.
+    """
+    sql = statements(request, SQL_KEYS, context)
     timeout = seconds(request.timeout, most=context.timeout)
+    secrets = secrets_of(request.auth, context)
+    limits = limits_of(context, request.memory_limit, request.threads)
     own = request.database is None
     place = str(context.workspace / "duckdb.db") if own else str(request.database)
-    if place != MEMORY:
-        Path(place).absolute().parent.mkdir(parents=True, exist_ok=True)
-    with databases.opened(place, context, time.monotonic() + timeout, keep=own) as connection:
-        # What does not fit into memory is spilled there; by default, to the worker's folder.
-        connection.execute(f"SET temp_directory={_quoted(str(context.workspace / 'spill'))}")
-        connection.execute(f"SET memory_limit={_quoted(request.memory_limit)}")
-        connection.execute(f"SET threads={request.threads}")
-        done: list[dict[str, Any]] = []
-        with watcher.watching(context, timeout, connection.interrupt) as call:
-            try:
-                for statement in connection.extract_statements(sql):
-                    done.append(_execute(connection, statement, request.params))  # noqa: PERF401 (what is done by the time of an error belongs to it)
-            except duckdb.Error as exc:
-                raise _error(exc, call, done) from exc
+    # Secrets live as long as the open database does.
+    keep = own and not secrets
+    deadline = time.monotonic() + timeout
+    done: list[dict[str, Any]] = []
+    with (
+        databases.opened(place, limits, context, deadline, keep=keep) as connection,
+        watcher.watching(context, timeout, connection.interrupt) as call,
+    ):
+        try:
+            prepare(connection, secrets, sql)
+            found = connection.extract_statements(sql)
+            for number, statement in enumerate(found, 1):
+                is_last = number == len(found)
+                done.append(_execute(connection, statement, request, context, is_last=is_last))
+        except (duckdb.Error, ToolError) as exc:
+            raise call.error() or _failure(exc, done) from exc
     if not done:
         raise ToolError("the SQL holds no statement", kind="schema")
-    check_size(done[-1]["rows"], context.settings.result_bytes)
     numbered = {f"command_{index}": result for index, result in enumerate(done)}
     counts = {"executed_commands": len(done), "statement_count": len(done)}
-    return {**done[-1], **counts, "database_path": place, **numbered}
+    about = {"database_path": place, "secrets_created": len(secrets)}
+    return {**done[-1], **counts, **about, **numbered}
 
 
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _execute(connection: duckdb.DuckDBPyConnection, statement: Any, params: Any) -> dict[str, Any]:
-    connection.execute(statement, params if statement.named_parameters else None)
-    records = connection.fetchall() if connection.description else []
+def _execute(
+    connection: duckdb.DuckDBPyConnection,
+    statement: Any,
+    request: Input,
+    context: Context,
+    *,
+    is_last: bool,
+) -> dict[str, Any]:
+    params = request.params if statement.named_parameters else None
+    if is_last and request.as_file != "rows":
+        return _result(**write(connection, (statement, params), request.as_file, context))
+    connection.execute(statement, params)
     columns = [column[0] for column in connection.description or ()]
     if duckdb.ExpectedResultType.QUERY_RESULT not in statement.expected_result_type or (
         columns in (["Count"], ["Success"]) and statement.type != duckdb.StatementType.SELECT
     ):
+        records = connection.fetchall() if connection.description else []
         count = plain(records[0][0]) if records and columns == ["Count"] else 0
-        return _result([], [], affected=count)
-    found = rows(columns, records)
-    return _result(columns, found, affected=0)
-
-
-def _result(columns: list[str], found: list[dict[str, Any]], *, affected: int) -> dict[str, Any]:
-    return {
-        "status": "success",
-        "columns": columns,
-        "rows": found,
-        "row_count": len(found),
-        "affected_rows": affected,
-    }
-
-
-def _error(exc: duckdb.Error, call: Call, done: list[dict[str, Any]]) -> ToolError:
-    stopped = call.error()
-    if stopped is not None:
-        return stopped
-    kind = next((kind for cls, kind in KINDS if isinstance(exc, cls)), "unknown")
-    return ToolError(
-        f"command_{len(done)}: {exc}" if done else str(exc),
-        kind=kind,
-        error_code=type(exc).__name__,
-        data={f"command_{index}": result for index, result in enumerate(done)} or None,
+        return _result(affected_rows=count)
+    kinds = [str(column[1]) for column in connection.description or ()]
+    zoned = are_zoned(kinds) and statement.type == duckdb.StatementType.SELECT
+    if zoned:
+        as_text(connection, statement.query.strip().rstrip(";"), params, kinds)
+    found = Gathered(
+        columns, context.settings.result_bytes, request.max_rows, as_lists=not request.as_objects
+    )
+    while records := connection.fetchmany(FETCH):
+        found.take(restored(records, kinds) if zoned else records)
+    return _result(
+        columns=columns, rows=found.rows, row_count=len(found.rows), **found.truncation()
     )
 
 
-KINDS: tuple[tuple[type[duckdb.Error], str], ...] = (
-    (duckdb.ParserException, "parse"),
-    (duckdb.SyntaxException, "parse"),
-    (duckdb.CatalogException, "schema"),
-    (duckdb.BinderException, "schema"),
-    (duckdb.ConversionException, "schema"),
-    (duckdb.InvalidInputException, "schema"),
-    (duckdb.OutOfMemoryException, "resource"),
-    (duckdb.ConstraintException, "db_constraint"),
-    (duckdb.TransactionException, "db_deadlock"),
-    (duckdb.HTTPException, "connection"),
-    (duckdb.PermissionException, "auth"),
-    (duckdb.IOException, "not_found"),
-)
+def _result(**fields: Any) -> dict[str, Any]:
+    empty: dict[str, Any] = {"columns": [], "rows": [], "row_count": 0, "affected_rows": 0}
+    return {"status": "success", **empty, **fields}
+
+
+def _failure(exc: duckdb.Error | ToolError, done: list[dict[str, Any]]) -> ToolError:
+    error = exc if isinstance(exc, ToolError) else classify(exc)
+    return ToolError(
+        f"command_{len(done)}: {error.message}" if done else error.message,
+        kind=error.kind,
+        retryable=error.retryable,
+        error_code=error.error_code,
+        data={f"command_{index}": result for index, result in enumerate(done)} or None,
+    )
+
 
 tool = Tool(
     "duckdb",

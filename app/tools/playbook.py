@@ -57,4 +57,4 @@ def run(request: Input, _: Context) -> Any:
     raise Parked(call)
 
 
-tool = Tool("playbook", input=Input, run=run, needs=(("path", "catalog_id"),))
+tool = Tool("playbook", input=Input, run=run, needs=(("path", "catalog_id"),), own_names=True)

@@ -3,39 +3,51 @@
 A failed statement does not keep the later ones from running; any failure fails the step, with a
 message that lists them. ``transaction: true`` runs all in one, which the first failure undoes.
 
-``params`` bind ``$1, $2…`` (a list) or ``%s`` / ``%(name)s`` (a list or mapping) on the server's
-side: the way to pass data that nobody can break out of. Text put in by ``{{ }}`` is not quoted.
+``params`` bind ``$1, $2…`` (a list), or ``%s``, ``%(name)s`` and ``:name`` (a list or mapping) on
+the server's side: the way to pass data that nobody can break out of. Text put in by ``{{ }}`` is not
+quoted. ``copy`` loads rows by COPY, before the SQL, if there is any; with ``transaction: true`` in
+the same transaction.
+
+SQL finds the key that all attempts of the step share as
+``current_setting('callboard.idempotency_key', true)``.
 """
 
 from __future__ import annotations
 
-import contextlib
-import math
-import re
-import threading
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.types.json import Jsonb
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from app.errors import ToolError
 from app.tools import Context, Tool
-from app.tools.auth import first, resolve
-from app.tools.connections import Connection, connections
+from app.tools.connections import Bounds, Connection, connections
+from app.tools.conninfo import conninfo
 from app.tools.pg_errors import classify
+from app.tools.pg_load import Copy, copy_rows
+from app.tools.pg_notices import Notices
+from app.tools.pg_session import begin, cancel
+from app.tools.pg_statement import execute
 from app.tools.sources import Script, seconds, statements
-from app.tools.statements import split, takes_parameters
+from app.tools.statements import split
 from app.tools.times import Time
-from app.tools.values import check_size, rows
+from app.tools.values import Gathered
 from app.tools.watch import Call, watcher
 
 
+class Pool(BaseModel):
+    """How the connections to the database are shared by the steps of a worker process."""
+
+    name: str = Field("", description="Pools of different names are counted apart.")
+    min_size: int = Field(0, ge=0, description="Connections kept open although idle for long.")
+    max_size: int | None = Field(None, ge=1, description="Connections in use at once.")
+    max_waiting: int | None = Field(None, ge=0, description="Steps that may wait for one.")
+    timeout: Time | None = Field(None, description="How long a step may wait for one.")
+
+
 class Input(BaseModel):
-    """``auth`` and one of ``command``, ``query``, ``sql``, ``commands`` (also as ``*_b64``)."""
+    """``auth``, and ``copy`` or one of ``command``, ``query``, ``sql``, ``commands`` (also ``*_b64``)."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -59,15 +71,26 @@ class Input(BaseModel):
         description="The same as command_b64.",
     )
     script: Script | None = Field(None, description="The file that holds the SQL.")
+    copy_: Copy | None = Field(
+        None,
+        validation_alias="copy",
+        description="Rows to load by COPY: `{table, rows, columns, mode, keys}`.",
+    )
     params: list[Any] | dict[str, Any] | None = Field(
-        None, description="Values for `$1` or `%s` (a list), or `%(name)s` (a mapping)."
+        None, description="Values for `$1` or `%s` (a list), `%(name)s` or `:name` (a mapping)."
     )
     transaction: bool = Field(False, description="Run all statements in one transaction.")
-    pool: bool | dict[str, Any] = Field(True, description="Whether connections are kept open.")
+    pool: bool | Pool = Field(
+        True, description="Whether connections are kept open and shared, and how many."
+    )
     search_path: str | None = Field(
         None,
         validation_alias=AliasChoices("schema", "search_path", "db_schema"),
         description="The schema that names without one are in.",
+    )
+    as_objects: bool = Field(True, description="Rows as mappings; else as lists of values.")
+    max_rows: int | None = Field(
+        None, ge=0, description="Rows of a statement to keep; the result says what was dropped."
     )
     timeout: Time | None = Field(
         None,
@@ -81,186 +104,131 @@ SQL_KEYS = ("command", "query", "sql", "commands", "command_b64", "query_b64")
 
 def run(request: Input, context: Context) -> dict[str, Any]:
     """The last statement's ``{status, rows, row_count, columns, affected_rows, message}`` with
-    ``statement_count``, and the same for every statement under ``command_0``, ``command_1``…"""
-    parts = split(statements(request, SQL_KEYS))
-    if not parts:
-        raise ToolError("the SQL holds no statement", kind="schema")
-    conninfo, password = _conninfo(request, context)
+    ``statement_count``, and the same for every statement under ``command_0``, ``command_1``…
+
+    ``copied`` tells how many rows ``copy`` loaded, ``notices`` what the server said meanwhile. Rows
+    that ``max_rows`` left out show as ``truncated: true`` and ``truncation: {max_rows, total_rows}``.
+    """
+    parts = _parts(request, context)
+    server = conninfo(request.auth, context)
     timeout = seconds(request.timeout, most=context.timeout)
-    pooled = request.pool is not False
+    borrowed = connections.borrowed(server.text, _bounds(request, context), context, timeout)
     try:
-        with connections.borrowed(conninfo, pooled=pooled, timeout=timeout) as connection:
-            done = _work(connection, request, parts, (context, timeout))
+        with borrowed as connection, Notices.of(connection, context) as notices:
+            done, copied = _work(connection, request, parts, (context, timeout))
     except psycopg.Error as exc:
-        raise classify(exc, secret=password) from exc
-    numbered = {f"command_{i}": _shown(result, password) for i, result in enumerate(done)}
-    if any(isinstance(result, psycopg.Error) for result in done):
-        raise _failure(done, numbered, password)
-    last: dict[str, Any] = numbered[f"command_{len(done) - 1}"]
-    check_size(last["rows"], context.settings.result_bytes)
-    return {**last, "statement_count": len(done), **numbered}
+        raise classify(exc, secret=server.password) from exc
+    numbered = {f"command_{i}": _shown(result, server.password) for i, result in enumerate(done)}
+    if any(isinstance(result, Exception) for result in done):
+        raise _failure(done, numbered, server.password)
+    last: dict[str, Any] = numbered[f"command_{len(done) - 1}"] if done else {"status": "success"}
+    extra = {"copied": copied} if request.copy_ else {}
+    return {**last, **extra, **notices.told(), "statement_count": len(done), **numbered}
 
 
 #: A statement's result, or its error.
-Done = dict[str, Any] | psycopg.Error
+Done = dict[str, Any] | psycopg.Error | ToolError
+
+
+def _parts(request: Input, context: Context) -> list[str]:
+    has_sql = request.script is not None or any(getattr(request, key) for key in SQL_KEYS)
+    if request.copy_ is not None and not has_sql:
+        return []
+    parts = split(statements(request, SQL_KEYS, context))
+    if not parts:
+        raise ToolError("the SQL holds no statement", kind="schema")
+    return parts
+
+
+def _bounds(request: Input, context: Context) -> Bounds | None:
+    if request.pool is False:
+        return None
+    pool = request.pool if isinstance(request.pool, Pool) else Pool.model_validate({})
+    return Bounds(
+        most=pool.max_size or context.settings.postgres_connections,
+        least=pool.min_size,
+        waiting=pool.max_waiting,
+        patience=pool.timeout or float("inf"),
+        name=pool.name,
+    )
 
 
 def _work(
     connection: Connection, request: Input, parts: Sequence[str], limits: tuple[Context, float]
-) -> list[Done]:
-    """What became of each statement. Raises ``ToolError`` where we had to stop them: inside, so
-    that the connection is closed; the server may still be about to cancel what runs on it."""
-    with watcher.watching(*limits, lambda: _cancel(connection)) as call:
-        _prepare(connection, request, limits[1])
-        if not request.transaction:
-            done = _run_all(connection, request, parts, call)
-        else:
-            with connection.transaction():
-                done = _run_all(connection, request, parts, call)
-                if isinstance(done[-1], psycopg.Error):
-                    raise psycopg.Rollback
+) -> tuple[list[Done], int]:
+    """What became of each statement, and the number of rows copied. Raises ``ToolError`` where we
+    had to stop them: inside, so that the connection is closed; the server may still be about to
+    cancel what runs on it."""
+    with watcher.watching(*limits, lambda: cancel(connection)) as call:
+        try:
+            begin(connection, *limits, request.search_path)
+            if not request.transaction:
+                done, copied = _run_all(connection, request, parts, (limits[0], call))
+            else:
+                with connection.transaction():
+                    done, copied = _run_all(connection, request, parts, (limits[0], call))
+                    if done and isinstance(done[-1], Exception):
+                        raise psycopg.Rollback
+        except psycopg.Error as exc:
+            if stopped := call.error():
+                raise stopped from exc
+            raise
     if stopped := call.error():
         raise stopped
-    return done
+    return done, copied
 
 
 def _run_all(
-    connection: Connection, request: Input, parts: Sequence[str], call: Call
-) -> list[Done]:
+    connection: Connection, request: Input, parts: Sequence[str], about: tuple[Context, Call]
+) -> tuple[list[Done], int]:
+    context, call = about
+    limit = context.settings.result_bytes
+    copied = copy_rows(connection, request.copy_) if request.copy_ else 0
     done: list[Done] = []
     for part in parts:
         try:
-            done.append(_execute(connection, part, request.params))
-        except psycopg.Error as exc:
+            done.append(
+                execute(
+                    connection,
+                    part,
+                    request.params,
+                    lambda columns: Gathered(
+                        columns, limit, request.max_rows, as_lists=not request.as_objects
+                    ),
+                )
+            )
+        except (psycopg.Error, ToolError) as exc:
             done.append(exc)
             if request.transaction or connection.broken:
                 break
         if call.reason:
             break
-    return done
-
-
-def _prepare(connection: Connection, request: Input, timeout: float) -> None:
-    # The watcher stops a statement that is late. The server does, a little later, where this
-    # process died meanwhile. Its clock counts each statement, ours the whole step.
-    limit = min(math.ceil(timeout * 1000) + 1000, 2**31 - 1)
-    connection.execute(f"SET statement_timeout = {limit}".encode())
-    if request.search_path:
-        connection.execute("SELECT set_config('search_path', %s, false)", [request.search_path])
-
-
-def _execute(connection: Connection, statement: str, params: Any) -> dict[str, Any]:
-    cursor: psycopg.Cursor[Any] = connection.cursor()
-    bound = None
-    if params and takes_parameters(statement):
-        cursor, bound = psycopg.RawCursor(connection), _bound(params)
-    elif params and re.search(r"%s|%\(\w+\)s", statement):
-        bound = _bound(params)
-    with cursor:
-        cursor.execute(statement, bound)
-        columns = [column.name for column in cursor.description or ()]
-        found = rows(columns, cursor.fetchall()) if cursor.description is not None else []
-        message = cursor.statusmessage or ""
-        count = max(cursor.rowcount, 0)
-    return {
-        "status": "success",
-        "rows": found,
-        "row_count": count,
-        "columns": columns,
-        "affected_rows": count if message.startswith(CHANGING) else 0,
-        "message": message,
-    }
-
-
-CHANGING = ("INSERT", "UPDATE", "DELETE", "MERGE", "COPY", "CREATE TABLE AS", "REFRESH")
-
-
-def _bound(params: Any) -> Any:
-    if isinstance(params, Mapping):
-        return {key: _parameter(value) for key, value in params.items()}
-    return [_parameter(value) for value in params]
-
-
-def _parameter(value: Any) -> Any:
-    """Mappings, and lists of more than plain values, are JSON; a plain list is an array."""
-    nested = isinstance(value, list) and any(isinstance(item, dict | list) for item in value)
-    return Jsonb(value) if nested or isinstance(value, Mapping) else value
-
-
-def _cancel(connection: Connection) -> None:
-    """Ask the server to cancel what runs on *connection*, without waiting for it to do so."""
-
-    def ask() -> None:
-        # Where the server cannot be reached, the statement's own connection finds out, too.
-        with contextlib.suppress(psycopg.Error):
-            connection.cancel_safe(timeout=5)
-
-    threading.Thread(target=ask, name="cancel", daemon=True).start()
+    return done, copied
 
 
 def _shown(result: Done, secret: str | None) -> dict[str, Any]:
-    if isinstance(result, psycopg.Error):
-        return {"status": "error", "message": classify(result, secret=secret).message, "rows": []}
+    if isinstance(result, Exception):
+        return {"status": "error", "message": _error(result, secret).message, "rows": []}
     return result
 
 
+def _error(exc: psycopg.Error | ToolError, secret: str | None) -> ToolError:
+    return exc if isinstance(exc, ToolError) else classify(exc, secret=secret)
+
+
 def _failure(done: Sequence[Done], numbered: dict[str, Any], secret: str | None) -> ToolError:
-    failed = {i: result for i, result in enumerate(done) if isinstance(result, psycopg.Error)}
-    errors = [classify(exc, secret=secret) for exc in failed.values()]
-    listed = "; ".join(
-        f"command_{i}: {error.message}" for i, error in zip(failed, errors, strict=True)
-    )
+    errors = {i: _error(exc, secret) for i, exc in enumerate(done) if isinstance(exc, Exception)}
+    first = next(iter(errors.values()))
+    listed = "; ".join(f"command_{i}: {error.message}" for i, error in errors.items())
     return ToolError(
-        listed if len(done) > 1 else errors[0].message,
-        kind=errors[0].kind,
-        retryable=all(error.retryable for error in errors),
-        error_code=errors[0].error_code,
-        details=errors[0].details,
+        listed if len(done) > 1 else first.message,
+        kind=first.kind,
+        retryable=all(error.retryable for error in errors.values()),
+        error_code=first.error_code,
+        details=first.details,
         data=numbered,
     )
 
-
-def _conninfo(request: Input, context: Context) -> tuple[str, str | None]:
-    """libpq's connection string, and the password in it."""
-    if request.auth is None:
-        raise ToolError("postgres needs auth: the name of a credential, or its fields", kind="auth")
-    fields = resolve(request.auth, context)
-    known = {name: first(fields, *names) for name, names in FIELDS.items()}
-    given = tuple((name, value) for name, value in known.items() if value is not None)
-    url = first(fields, "url", "dsn", "connection_string", "value", "database_url")
-    if url is None and not given:
-        raise ToolError("the credential holds neither url nor host, user and database", kind="auth")
-    return _assembled(url or "", given)
-
-
-@lru_cache(maxsize=64)
-def _assembled(url: str, given: tuple[tuple[str, str], ...]) -> tuple[str, str | None]:
-    try:
-        conninfo = make_conninfo(_plain_url(url), application_name="callboard", **dict(given))
-    except psycopg.ProgrammingError:
-        # Without the cause: its message quotes the string, password included.
-        raise ToolError(
-            "the credential's connection string is malformed; write "
-            "postgresql://user:password@host:5432/database",
-            kind="auth",
-        ) from None
-    password = conninfo_to_dict(conninfo).get("password")
-    return conninfo, str(password) if password else None
-
-
-def _plain_url(url: str) -> str:
-    scheme, mark, rest = url.partition("://")
-    return f"postgresql://{rest}" if mark and scheme.split("+")[0].startswith("postgres") else url
-
-
-FIELDS = {
-    "host": ("host", "db_host", "server"),
-    "port": ("port", "db_port"),
-    "user": ("user", "db_user", "username"),
-    "password": ("password", "db_password"),
-    "dbname": ("database", "db_name", "dbname", "db"),
-    "sslmode": ("sslmode",),
-}
 
 tool = Tool(
     "postgres",
@@ -268,5 +236,5 @@ tool = Tool(
     run=run,
     queue="io",
     text=frozenset({"command", "query", "sql", "commands"}),
-    needs=(("auth",), (*SQL_KEYS, "script")),
+    needs=(("auth",), (*SQL_KEYS, "script", "copy")),
 )

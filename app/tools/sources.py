@@ -1,50 +1,71 @@
-"""Program text that a playbook gives inline, in base64, or as a file: python, shell and SQL."""
+"""Program text that a playbook gives inline, in base64, or by its place: python, scripts and SQL."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from app.errors import ToolError
+from app.tools import Context
+
+#: How the types of sources are written, and what they mean.
+_TYPES = {"https": "http", "gs": "gcs", "local": "file"}
 
 
 class Source(BaseModel):
-    """Where a program is: ``code`` for inline ones, ``uri`` or ``path`` for files."""
+    """Where a program is: ``code`` for inline ones, ``uri`` or ``path`` for all others.
 
-    type: Literal["inline", "file"] = "inline"
+    ``auth`` names a credential, ``region`` and ``endpoint`` are for object stores.
+    """
+
+    type: Literal["inline", "file", "http", "gcs", "s3"] | None = None
     code: str | None = None
     content: str | None = None
     uri: str | None = None
     path: str | None = None
+    bucket: str | None = None
+    auth: Any = None
+    region: str | None = None
+    endpoint: str | None = None
+    method: Literal["GET"] = "GET"
+    headers: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("type", mode="before", json_schema_input_type=str)
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        return _TYPES.get(value, value) if isinstance(value, str) else value
 
 
 class Script(BaseModel):
-    """The older form of ``Source``: the place outside, the type in ``source``."""
+    """The older form of ``Source``: the place outside, the rest in ``source``."""
 
     uri: str | None = None
     path: str | None = None
     code: str | None = None
-    source: Source = Field(default_factory=lambda: Source(type="file"))
+    source: Source = Field(default_factory=Source)
 
 
-def text_of(script: Script | Source) -> str:
+def text_of(script: Script | Source, context: Context) -> str:
     """The text of an external program. Raises ``ToolError`` where it cannot be read."""
     source = script.source if isinstance(script, Script) else script
     inline = source.code or source.content or (script.code if isinstance(script, Script) else None)
     if inline is not None:
         return inline
-    place = script.uri or script.path or source.uri or source.path
-    if not place:
-        raise ToolError("the script names neither code nor a file; give uri", kind="schema")
-    try:
-        return Path(place.removeprefix("file://")).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ToolError(f"the script {place} cannot be read: {exc}", kind="not_found") from exc
+    # The http tool, which this may take, itself takes what is here.
+    from app.tools.places import read
+
+    return read(place_of(script), source, context)
+
+
+def place_of(script: Script | Source) -> str:
+    """The URI or path of an external program; "" for an inline one."""
+    source = script.source if isinstance(script, Script) else script
+    outside = (script.uri or script.path) if isinstance(script, Script) else None
+    return outside or source.uri or source.path or ""
 
 
 def decoded(text: str, key: str) -> str:
@@ -55,7 +76,7 @@ def decoded(text: str, key: str) -> str:
         raise ToolError(f"{key} is not base64 of UTF-8 text: {exc}", kind="schema") from exc
 
 
-def statements(request: BaseModel, keys: tuple[str, ...]) -> str:
+def statements(request: BaseModel, keys: tuple[str, ...], context: Context) -> str:
     """The SQL of the first of *keys* that is set: text, a list of texts, or base64 (``*_b64``)."""
     for key, value in _set(request, keys):
         if isinstance(value, list):
@@ -63,7 +84,7 @@ def statements(request: BaseModel, keys: tuple[str, ...]) -> str:
         return decoded(value, key) if key.endswith(("_b64", "_base64")) else value
     script = getattr(request, "script", None)
     if script is not None:
-        return text_of(script)
+        return text_of(script, context)
     raise ToolError(f"there is nothing to run; give one of {', '.join(keys)}", kind="schema")
 
 

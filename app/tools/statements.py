@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 # One alternative per thing inside which a semicolon means nothing. E'' strings know the backslash,
 # plain ones do not. A dollar quote does not begin inside a name (a$b$).
@@ -22,6 +23,8 @@ _TOKEN = re.compile(
 )
 _BLOCK = re.compile(r"/\*|\*/")
 _PLACEHOLDER = re.compile(r"\$\d")
+# Not the second colon of a cast, nor the bound of a slice (a[1:n] has a digit or name before).
+_NAMED = re.compile(r"(?<![:\w\])]):([A-Za-z_]\w*)")
 
 
 def split(sql: str) -> list[str]:
@@ -48,12 +51,37 @@ def split(sql: str) -> list[str]:
 
 def takes_parameters(statement: str) -> bool:
     """Whether *statement* names ``$1`` and the like outside of strings and comments."""
+    return any(is_code and _PLACEHOLDER.search(text) for text, is_code in _pieces(statement))
+
+
+def outline(statement: str) -> str:
+    """*statement* with a blank for every comment, string and quoted name in it."""
+    return "".join(text if is_code else " " for text, is_code in _pieces(statement))
+
+
+def named_parameters(statement: str, names: frozenset[str]) -> tuple[str, list[str]]:
+    """*statement* with ``$1``, ``$2``… for each ``:name`` of *names*, and the names in that order."""
+    order: dict[str, int] = {}
+
+    def numbered(match: re.Match[str]) -> str:
+        if match[1] not in names:
+            return match[0]
+        return f"${order.setdefault(match[1], len(order) + 1)}"
+
+    text = "".join(
+        _NAMED.sub(numbered, text) if is_code else text for text, is_code in _pieces(statement)
+    )
+    return text, list(order)
+
+
+def _pieces(sql: str) -> Iterator[tuple[str, bool]]:
+    """*sql* in pieces, each with whether it is code, and not a comment, string or quoted name."""
     position = 0
-    while match := _TOKEN.search(statement, position):
-        if _PLACEHOLDER.search(statement, position, match.start()):
-            return True
-        position = _end_of(statement, match)
-    return bool(_PLACEHOLDER.search(statement, position))
+    while match := _TOKEN.search(sql, position):
+        yield sql[position : match.start()], True
+        position = _end_of(sql, match)
+        yield sql[match.start() : position], match.lastgroup in {"begin", "case", "end", "stop"}
+    yield sql[position:], True
 
 
 def _end_of(sql: str, match: re.Match[str]) -> int:

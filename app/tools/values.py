@@ -11,6 +11,7 @@ import base64
 import decimal
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from typing import Any
 
@@ -18,8 +19,8 @@ import orjson
 
 from app.errors import ToolError
 
-#: Below this many rows the result is measured where it is stored anyway.
-WORTH_MEASURING = 10_000
+#: Smaller results are not measured here.
+WORTH_MEASURING = 1000
 _SIMPLE = (str, bool, type(None))
 _LARGEST, _SMALLEST = 2**64 - 1, -(2**63)
 
@@ -51,17 +52,52 @@ def rows(columns: Sequence[str], records: Iterable[Sequence[Any]]) -> list[dict[
     ]
 
 
-def check_size(found: Sequence[Any], limit: int) -> None:
-    """Raise ``ToolError`` (kind resource) where these rows are more than *limit* bytes of JSON."""
-    if len(found) < WORTH_MEASURING:
-        return
-    size = len(orjson.dumps(found))
-    if size > limit:
-        raise ToolError(
-            f"the query returned {len(found)} rows of {size} bytes, more than the {limit} allowed; "
-            "select less, or raise CALLBOARD_RESULT_BYTES",
-            kind="resource",
-        )
+@dataclass(slots=True)
+class Gathered:
+    """The rows of a result as they arrive, batch by batch: mappings, or lists where *as_lists*.
+
+    More than *most* are counted and dropped; more than *limit* bytes of JSON raise ``ToolError``.
+    """
+
+    columns: list[str]
+    limit: int
+    most: int | None = None
+    as_lists: bool = False
+    rows: list[Any] = field(default_factory=list)
+    seen: int = 0
+    _bytes: int = 0
+
+    def take(self, records: Sequence[Sequence[Any]]) -> None:
+        """Add a batch."""
+        self.seen += len(records)
+        if self.most is not None:
+            records = records[: max(self.most - len(self.rows), 0)]
+        if self.as_lists:
+            new: list[Any] = [[plain(value) for value in record] for record in records]
+        else:
+            new = rows(self.columns, records)
+        self.rows += new
+        # A small result is measured where it is kept, in any case.
+        if len(self.rows) >= WORTH_MEASURING:
+            self._bytes += len(orjson.dumps(new))
+            if self._bytes > self.limit:
+                raise ToolError(
+                    f"the first {len(self.rows)} rows of the query have {self._bytes} bytes of JSON, "
+                    f"more than the {self.limit} allowed; select less, set max_rows, or raise "
+                    "CALLBOARD_RESULT_BYTES",
+                    kind="resource",
+                )
+
+    @property
+    def truncated(self) -> bool:
+        return self.seen > len(self.rows)
+
+    def truncation(self) -> dict[str, Any]:
+        """What tells that rows are missing; nothing where none are."""
+        if not self.truncated:
+            return {}
+        about = {"reason": "max_rows", "max_rows": self.most, "total_rows": self.seen}
+        return {"truncated": True, "truncation": about}
 
 
 def _number(value: float | decimal.Decimal) -> float | str:

@@ -3,27 +3,45 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 
+from app.actors.fetching import Asker
 from app.actors.sequence import Outcome
-from app.actors.steps import Runner, _tried_again, printable, secrets_from
+from app.actors.steps import Runner, _tried_again, printable
+from app.actors.vault import Vault, Vaults
 from app.engine.language.parse import parse_step
 from app.engine.ports import Pointer
 from app.engine.templates.scope import Scope
 from app.errors import BadRequestError, NotFoundError, ToolError, UnavailableError
+from app.services.desk import Desk
+from app.services.work import Worked
 from app.settings import load
-from app.wire import Exchange, ExchangeAnswer, PointerWire, ValueRequest
+from app.wire import (
+    ArtifactAnswer,
+    ArtifactRequest,
+    Exchange,
+    ExchangeAnswer,
+    LogAnswer,
+    LogBatch,
+    PointerWire,
+    SecretAnswer,
+    SecretRequest,
+    TokenAnswer,
+    TokenPut,
+    TokenPutAnswer,
+    TokenRequest,
+    ValueRequest,
+)
 from app.wiring import ToolKinds
 from tests.services.conftest import Bench, bench, make_bench  # noqa: F401 (fixtures)
 
 
 def runner_of(bench: Bench, **settings: Any) -> Runner:  # noqa: F811 (the fixture's value)
-    return Runner(
-        bench.control.work, load({}, **settings).settings, ToolKinds(), secrets_from({}), name="w1"
-    )
+    return Runner(Desk(bench.control), load({}, **settings).settings, ToolKinds(), {}, name="w1")
 
 
 def step(tool: str) -> str:
@@ -100,12 +118,29 @@ class Flaky:
     def value(self, request: ValueRequest) -> bytes:
         raise NotFoundError(f"nothing here refers to {request.ref}")
 
+    def secret(self, request: SecretRequest) -> SecretAnswer:
+        raise NotFoundError(f"there is no credential {request.name!r}")
+
+    def artifact(
+        self, request: ArtifactRequest, pieces: Callable[[], Iterable[bytes]]
+    ) -> ArtifactAnswer:
+        raise NotFoundError(f"nothing keeps {request.name!r}")
+
+    def take_token(self, request: TokenRequest) -> TokenAnswer:
+        raise NotFoundError(f"there is no keychain entry {request.name!r}")
+
+    def put_token(self, request: TokenPut) -> TokenPutAnswer:
+        raise NotFoundError(f"there is no keychain entry {request.name!r}")
+
+    def logs(self, batch: LogBatch) -> LogAnswer:
+        return LogAnswer(accepted=len(batch.chunks))
+
 
 def test_lost_answers_of_claims_and_reports_are_asked_for_again(bench: Bench) -> None:  # noqa: F811
     execution_id = bench.start(step("{kind: noop}"))
     (pointer,) = bench.advance(execution_id)
     flaky = Flaky(bench.control.work.exchange, losses=2)
-    Runner(flaky, load({}).settings, ToolKinds(), secrets_from({}), name="w1").run(pointer)
+    Runner(flaky, load({}).settings, ToolKinds(), {}, name="w1").run(pointer)
     assert flaky.calls == 5
     assert bench.types(execution_id) == [
         "execution.started",
@@ -131,6 +166,23 @@ class Refusing:
     def value(self, request: ValueRequest) -> bytes:
         raise NotFoundError(f"nothing here refers to {request.ref}")
 
+    def secret(self, request: SecretRequest) -> SecretAnswer:
+        raise NotFoundError(f"there is no credential {request.name!r}")
+
+    def artifact(
+        self, request: ArtifactRequest, pieces: Callable[[], Iterable[bytes]]
+    ) -> ArtifactAnswer:
+        raise NotFoundError(f"nothing keeps {request.name!r}")
+
+    def take_token(self, request: TokenRequest) -> TokenAnswer:
+        raise NotFoundError(f"there is no keychain entry {request.name!r}")
+
+    def put_token(self, request: TokenPut) -> TokenPutAnswer:
+        raise NotFoundError(f"there is no keychain entry {request.name!r}")
+
+    def logs(self, batch: LogBatch) -> LogAnswer:
+        return LogAnswer(accepted=len(batch.chunks))
+
 
 def test_a_report_that_is_refused_again_and_again_becomes_a_failure(
     bench: Bench,  # noqa: F811
@@ -138,7 +190,7 @@ def test_a_report_that_is_refused_again_and_again_becomes_a_failure(
 ) -> None:
     monkeypatch.setattr("app.actors.steps.REFUSALS", 2)
     refusing = Refusing(bench.control.work.exchange)
-    runner = Runner(refusing, load({}).settings, ToolKinds(), secrets_from({}), name="w1")
+    runner = Runner(refusing, load({}).settings, ToolKinds(), {}, name="w1")
     execution_id = bench.start(step("{kind: noop, result: poison}"))
     (pointer,) = bench.advance(execution_id)
     runner.run(pointer)
@@ -196,10 +248,16 @@ def test_the_same_pointer_at_once_is_run_once(bench: Bench) -> None:  # noqa: F8
     assert bench.types(execution_id).count("step.started") == 1
 
 
-def test_a_secret_is_found_by_any_case_and_its_absence_names_the_variable() -> None:
-    assert secrets_from({"warehouse": "x"})("WAREHOUSE") == "x"
+def vault_of(work: Worked, **environment: str) -> Vault:
+    asker = Asker(Pointer(1, "s", 1, -1, 1), threading.Event(), time.monotonic() + 5)
+    return Vaults(work, "w1", environment).opened(asker, "1")
+
+
+def test_a_secret_is_found_by_any_case_and_its_absence_names_the_variable(bench: Bench) -> None:  # noqa: F811
+    vault = vault_of(Desk(bench.control), warehouse="x")
+    assert vault.variable("WAREHOUSE") == "x"
     with pytest.raises(ToolError, match="NOETL_SECRET_OTHER"):
-        secrets_from({})("other")
+        vault.variable("other")
 
 
 def test_printable_replaces_only_what_cannot_be_kept() -> None:

@@ -23,6 +23,7 @@ from app.store.ids import Snowflake
 from app.store.memory import MemoryCatalog, MemoryLog, MemoryRuntime
 from app.telemetry.metrics import Metrics
 from app.tools import load_tool
+from app.wiring import memory_custody
 
 CHAIN = """\
 apiVersion: noetl.io/v2
@@ -140,6 +141,7 @@ def build(**settings: Any) -> Plane:
         kinds=kinds,
         clock=time.time,
         new_id=Snowflake(),
+        custody=memory_custody(),
     )
     built = control(ports, chosen)
     app = create_app(built, chosen, health=probe, metrics=metrics)

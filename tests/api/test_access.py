@@ -74,9 +74,10 @@ def test_each_route_by_role(secured: Plane, method: str, path: str) -> None:
 
 
 def test_a_worker_may_claim_report_beat_and_sign_on_and_off_and_nothing_else() -> None:
-    work = {"exchange", "claim", "report", "values", "beat"}
+    work = {"exchange", "claim", "report", "values", "artifacts", "logs", "beat"}
+    secrets = {"secret", "keychain/take", "keychain/put"}
     presence = {"pool/register", "pool/heartbeat", "pool/deregister"}
-    assert {f"/api/worker/{name}" for name in work | presence} == WORKER
+    assert {f"/api/worker/{name}" for name in work | secrets | presence} == WORKER
 
 
 def test_a_route_that_is_added_later_is_guarded() -> None:

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from fastapi.testclient import TestClient
 
-from app.actors.steps import Runner, secrets_from
+from app.actors.steps import Runner
 from app.api.app import create_app
 from app.cli.results import SHOWN_BYTES
 from app.cli.root import cli
@@ -28,7 +28,7 @@ from app.store.events import PostgresLog
 from app.store.ids import Snowflake
 from app.store.runtime import PostgresRuntime
 from app.wire import Claim, Exchange, ValueRequest
-from app.wiring import ToolKinds, blob_store
+from app.wiring import ToolKinds, blob_store, memory_custody
 from tests.api.plane import Plane, Probe, Recorder, build, served
 
 HEAD = "apiVersion: noetl.io/v2\nkind: Playbook\nmetadata: {name: large, path: tests/large}\n"
@@ -57,6 +57,7 @@ def real(database: str, tmp_path: Path) -> Iterator[Plane]:
         kinds=ToolKinds(),
         clock=lambda: 1_800_000_000.0,
         new_id=Snowflake(),
+        custody=memory_custody(),
         blobs=blob_store(settings),
     )
     built = control(ports, settings)
@@ -68,7 +69,7 @@ def worked(plane: Plane, client: Client, code: str) -> int:
     """An execution of ``TWO`` that real workers have ended, over HTTP."""
     entry = plane.control.catalog.register(HEAD + TWO % code)
     execution_id = plane.started(entry.path)
-    runner = Runner(client, plane.settings, ToolKinds(), secrets_from({}), name="w1")
+    runner = Runner(client, plane.settings, ToolKinds(), {}, name="w1")
     while pointers := plane.pointers():
         for pointer in pointers:
             runner.run(Pointer(**pointer))

@@ -48,6 +48,10 @@ def test_all_workloads_run_and_are_reported(
         assert {"web", "worker", "orchestrator", "postgres", "nats"} <= set(
             item["engine"]["cpu_ms_per_step"]
         )
+    assert [row["kind"] for row in data["tools"]] == ["python", "http", "postgres"]
+    for row in data["tools"]:
+        assert f"| {row['kind']} |" in printed
+        assert row["p50_ms"] > row["bare_p50_ms"] > 0
     assert printed.count("in all") == 4, "every workload's hops are known"
 
 

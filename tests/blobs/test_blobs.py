@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -77,7 +77,63 @@ def test_the_same_may_be_put_twice_and_at_once(blobs: BlobStore) -> None:
     assert blobs.get("1/a") == data
 
 
+@pytest.mark.parametrize("pieces", [[], [b""], [b"\0\xff" * 10], [b"x" * 700_001] * 9], ids=len)
+def test_what_was_put_in_pieces_comes_back_either_way(
+    blobs: BlobStore, pieces: list[bytes]
+) -> None:
+    blobs.put_stream("1/a", iter(pieces))
+    assert blobs.get("1/a") == b"".join(pieces)
+    found = blobs.get_stream("1/a")
+    assert found is not None
+    assert b"".join(found) == b"".join(pieces)
+    blobs.put("1/b", b"whole")
+    whole = blobs.get_stream("1/b")
+    assert whole is not None
+    assert b"".join(whole) == b"whole"
+
+
+@pytest.mark.parametrize("place", ["{}", "file://{}"])
+def test_a_large_blob_is_read_in_pieces(tmp_path: Path, place: str) -> None:
+    blobs = blob_store(load({}, blobs=place.format(tmp_path)).settings)
+    blobs.put("1/a", b"x" * 5_000_000)
+    found = blobs.get_stream("1/a")
+    assert found is not None
+    assert len(next(found)) < 5_000_000
+    found.close()
+
+
+def test_there_are_no_pieces_of_what_was_never_put(blobs: BlobStore) -> None:
+    assert blobs.get_stream("1/a") is None
+
+
+class Broken(Exception):  # noqa: N818 (what a sender that goes away raises)
+    pass
+
+
+@pytest.mark.parametrize("error", [Broken("gone"), OSError(5, "not the store's")], ids=str)
+def test_pieces_that_end_in_an_error_leave_nothing(blobs: BlobStore, error: Exception) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b"x" * 7_000_000
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        blobs.put_stream("1/a", pieces())
+    assert caught.value is error
+    assert blobs.get("1/a") is None
+    assert blobs.size("1/a") is None
+
+
 # ---------------------------------------------------------------------- on disk
+def test_pieces_that_end_in_an_error_leave_no_file(tmp_path: Path) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b"x"
+        raise Broken
+
+    with pytest.raises(Broken):
+        DirectoryBlobs(tmp_path / "blobs").put_stream("1/a", pieces())
+    assert files(tmp_path) == []
+
+
 def files(root: Path) -> list[Path]:
     return [path for path in root.rglob("*") if path.is_file()]
 

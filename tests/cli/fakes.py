@@ -124,7 +124,7 @@ def serving(settings: Settings) -> Iterator[str]:
 
     from app.api.app import create_app
     from app.cli.ready import free_port
-    from app.wiring import local_plane
+    from app.local import local_plane
 
     class AllWell:
         def checks(self) -> list[Check]:

@@ -186,7 +186,8 @@ def test_an_unknown_word_to_list_is_an_error(at_api: Call, word: str, remedy: st
 
 def test_where_a_list_is_empty_it_is_said(at_api: Call) -> None:
     for words, told in {
-        ("list", "credentials"): "nothing of the kind credentials is registered\n",
+        ("list", "credentials"): "no such credential is kept\n",
+        ("list", "memory"): "nothing of the kind memory is registered\n",
         ("catalog", "list", "--path", "no/where"): (
             "nothing is registered under path 'no/where'\n"
         ),
@@ -194,7 +195,8 @@ def test_where_a_list_is_empty_it_is_said(at_api: Call) -> None:
     }.items():
         result = at_api(*words)
         assert (result.exit_code, result.stderr) == (0, told)
-    assert _json(at_api, "list", "credentials") == {"entries": []}
+    assert _json(at_api, "list", "memory") == {"entries": []}
+    assert _json(at_api, "list", "credentials") == {"items": []}
 
 
 def test_validate_by_the_server(at_api: Call, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from fastapi import FastAPI
 from app.api.app import create_app
 from app.engine.events import CtxUpdated
 from app.engine.ports import Draft
+from app.local import follow, local_plane
 from app.settings import Settings
-from app.wiring import follow, local_plane
 from tests.api.plane import Probe, served
 from tests.cli.fakes import Call
 from tests.cli.test_run import GOOD, HEAD, INVALID

@@ -24,7 +24,7 @@ from app.services.control import Control, Ports, control
 from app.settings import Settings
 from app.store.ids import Snowflake
 from app.store.memory import MemoryCatalog, MemoryLog, MemoryRuntime
-from app.wiring import ToolKinds
+from app.wiring import ToolKinds, memory_custody
 from tests.api.plane import Probe, Recorder, served
 from tests.cli.fakes import Call
 from tests.cli.test_run import HEAD
@@ -96,6 +96,7 @@ def asleep(monkeypatch: pytest.MonkeyPatch) -> Iterator[Asleep]:
         kinds=ToolKinds(),
         clock=time.time,
         new_id=Snowflake(),
+        custody=memory_custody(),
     )
     plane = control(ports, settings)
     for text in (CHILD, PARENT):

@@ -7,8 +7,8 @@ from typing import Any
 
 from app.engine.events import Entry
 from app.errors import Finding, InvalidPlaybookError
+from app.local import follow
 from app.services.control import Control, Ports
-from app.wiring import follow
 from tests.conformance.case import Case
 from tests.conformance.ended import Ended, line, line_of
 from tests.system.plane import System

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from app.local import LocalRun, run_playbook
 from app.settings import load
-from app.wiring import LocalRun, run_playbook
 from tests.docs.blocks import ROOT, Block, all_blocks, blocks_of
 
 RUNS = [block for block in all_blocks("yaml") if block.runs]

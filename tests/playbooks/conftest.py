@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from app.local import run_playbook
 from app.settings import load
-from app.wiring import run_playbook
 from tests.playbooks.test_examples import Run
 from tests.system.conftest import system  # noqa: F401 (the fixture is shared)
 from tests.system.plane import System

@@ -16,10 +16,12 @@ from app.engine.events import ChildStarted, Entry
 from app.engine.ports import CatalogEntry, Dispatch, Pointer
 from app.errors import UnavailableError
 from app.services.control import Control, Ports, control
+from app.services.desk import Desk
 from app.settings import load
 from app.store.ids import Snowflake
 from app.store.memory import MemoryCatalog, MemoryLog, MemoryRuntime
 from app.wire import Claim, ClaimAnswer, ClaimRequest, Report, ReportAnswer, ReportRequest
+from app.wiring import memory_custody
 from tests.engine.driver import KINDS
 
 
@@ -98,7 +100,7 @@ class Bench:
     def read(self, pointer: Pointer, value: Any) -> Any:
         """*value* of a granted claim as the worker's templates read it."""
         asker = Asker(pointer, threading.Event(), time.monotonic() + 30)
-        return Fetched(Fetcher(self.control.work), asker).open(value)
+        return Fetched(Fetcher(Desk(self.control)), asker).open(value)
 
     def work(self, pointer: Pointer, result: Any = None) -> None:
         assert self.claim(pointer).granted
@@ -140,6 +142,7 @@ def make_bench(tmp_path: Path) -> Callable[..., Bench]:
             kinds=KINDS,
             clock=clock,
             new_id=Snowflake(clock=clock),
+            custody=memory_custody(),
         )
         return Bench(
             control(ports, load({}, home=tmp_path, **settings).settings), ports, dispatcher, now

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from app.actors.steps import Runner, secrets_from
+from app.actors.steps import Runner
 from app.blobs.directory import DirectoryBlobs
 from app.blobs.memory import MemoryBlobs
 from app.engine.encoding import dumps
@@ -21,6 +21,7 @@ from app.engine.ports import BlobStore, Pointer
 from app.engine.references import REF, Place, is_reference, place_of, reference, whole
 from app.errors import BadRequestError, ForbiddenError, UnavailableError
 from app.services.control import Ports, control
+from app.services.desk import Desk
 from app.services.large import key_of
 from app.services.reading import MissingValueError
 from app.settings import load
@@ -31,7 +32,7 @@ from app.store.ids import Snowflake
 from app.store.memory import MemoryCatalog, MemoryLog, MemoryRuntime
 from app.store.runtime import PostgresRuntime
 from app.wire import ValueRequest
-from app.wiring import ToolKinds
+from app.wiring import ToolKinds, memory_custody
 from tests.services.conftest import Bench, Recorder
 
 TWO = """
@@ -82,6 +83,7 @@ def making(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Making]:
             kinds=ToolKinds(),
             clock=clock,
             new_id=Snowflake(),
+            custody=memory_custody(),
             blobs=blobs if blobs is not None else DirectoryBlobs(tmp_path / "blobs"),
         )
         chosen = load({}, home=tmp_path, **settings).settings
@@ -110,6 +112,7 @@ def small(tmp_path: Path) -> tuple[Making, CountedBlobs]:
             kinds=ToolKinds(),
             clock=clock,
             new_id=Snowflake(),
+            custody=memory_custody(),
             blobs=blobs,
         )
         limits = {"inline_bytes": 100, "blob_bytes": 1000, **settings}
@@ -316,7 +319,7 @@ def _whole(bench: Bench, value: Any) -> Any:
 def worked(bench: Bench, pointer: Pointer) -> Any:
     """The result in the log after a real worker did the step."""
     settings = load({}).settings
-    runner = Runner(bench.control.work, settings, ToolKinds(), secrets_from({}), name="w1")
+    runner = Runner(Desk(bench.control), settings, ToolKinds(), {}, name="w1")
     runner.run(pointer)
     events = [entry.event for entry in bench.log(pointer.execution_id)]
     event = next(e for e in reversed(events) if getattr(e, "step", None) == pointer.step)

@@ -20,7 +20,17 @@ from app.store import migrations
 from app.store.database import Database
 from app.store.tables import SCHEMA, Xid8, metadata
 
-TABLES = {"catalog", "event", "credential", "keychain", "transient", "runtime", "schedule"}
+TABLES = {
+    "catalog",
+    "event",
+    "credential",
+    "keychain",
+    "keychain_lease",
+    "runtime",
+    "schedule",
+    "step_log",
+    "transient",
+}
 
 
 @pytest.fixture
@@ -103,7 +113,7 @@ def test_the_tables_in_code_are_those_of_the_migrations(
 
 def test_the_head_is_one_and_its_files_are_found() -> None:
     assert (migrations.folder() / "env.py").is_file()
-    assert migrations.head() == "0002"
+    assert migrations.head() == "0003"
 
 
 @pytest.mark.parametrize(

@@ -3,22 +3,44 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.engine.credentials import Credential, parsed
 from app.errors import ToolError
 from app.settings import load
-from app.tools import Context, load_tool
+from app.tools import Context, NoSecrets, load_tool
 from app.tools.child.launcher import launcher
 from app.tools.connections import connections
 from app.tools.databases import databases
 from app.tools.http_transport import close as close_http
+from app.tools.nats_connections import connections as nats_connections
 
 Call = Callable[..., Any]
+
+
+@dataclass(slots=True)
+class Known(NoSecrets):
+    """Secrets by name, as a worker's environment holds them; what was concealed is kept."""
+
+    values: Mapping[str, str] = field(default_factory=dict)
+    types: Mapping[str, str] = field(default_factory=dict)
+    concealed: list[str] = field(default_factory=list)
+
+    def credential(self, name: str) -> Credential:
+        return Credential(name, self.types.get(name, ""), parsed(self.variable(name)))
+
+    def variable(self, name: str) -> str:
+        if name not in self.values:
+            raise ToolError(f"no secret named {name!r} is configured", kind="auth")
+        return self.values[name]
+
+    def conceal(self, *values: str) -> None:
+        self.concealed += values
 
 
 @dataclass(slots=True)
@@ -93,4 +115,5 @@ def _tidy() -> Iterator[None]:
     launcher.close()
     connections.close()
     databases.close()
+    nats_connections.close()
     close_http()

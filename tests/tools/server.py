@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+from zlib import compress
+
+#: 20 MB in 20 KB.
+BOMB = gzip.compress(bytes(20_000_000))
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -35,13 +43,14 @@ class Handler(BaseHTTPRequestHandler):
             "query": parse_qs(parts.query),
             "headers": {name.lower(): value for name, value in self.headers.items()},
             "body": body.decode("utf-8", "replace"),
+            "raw": base64.b64encode(body).decode(),
             "connection": self.client_address[1],
         }
         self.server.asked.append(self.asked)
         name, _, rest = parts.path.strip("/").partition("/")
         getattr(self, f"on_{name}", self.on_echo)(rest)
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer_any  # noqa: N815 (the base class's names)
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = answer_any  # noqa: N815 (the base class's names)
 
     def reply(
         self, status: int = 200, content: bytes = b"", kind: str = "text/plain", **headers: str
@@ -52,7 +61,8 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
-        self.wfile.write(content)
+        if self.command != "HEAD":
+            self.wfile.write(content)
 
     def on_echo(self, _rest: str) -> None:
         self.reply(content=json.dumps(self.asked).encode(), kind="application/json")
@@ -64,8 +74,34 @@ class Handler(BaseHTTPRequestHandler):
     def on_redirect(self, rest: str) -> None:
         self.reply(302, Location=rest if "://" in rest else f"/{rest}", Set_Cookie="seen=1; Path=/")
 
+    def on_later(self, rest: str) -> None:
+        """429 with a date to come back at."""
+        when = datetime.now(UTC) + timedelta(seconds=int(rest))
+        self.reply(429, Retry_After=format_datetime(when, usegmt=True))
+
+    def on_flaky(self, rest: str) -> None:
+        """503 with Retry-After for the first request, and then what was asked for."""
+        first = sum(1 for asked in self.server.asked if "flaky" in asked["path"]) == 1
+        if first:
+            self.reply(503, Retry_After=rest)
+        else:
+            self.on_echo(rest)
+
+    def on_moved(self, rest: str) -> None:
+        """Redirects with the status asked for."""
+        status, _, place = rest.partition("/")
+        self.reply(int(status), Location=place if "://" in place else f"/{place}")
+
+    def on_nowhere(self, _rest: str) -> None:
+        self.reply(302)
+
     def on_loop(self, _rest: str) -> None:
         self.reply(302, Location="/loop")
+
+    def on_page(self, rest: str) -> None:
+        """What the test put there: a content type and bytes."""
+        kind, content = self.server.pages[rest]
+        self.reply(content=content, kind=kind)
 
     def on_text(self, _rest: str) -> None:
         self.reply(content="grüße".encode("latin-1"), kind="text/plain; charset=latin-1")
@@ -84,8 +120,30 @@ class Handler(BaseHTTPRequestHandler):
             content=gzip.compress(b'{"a": 1}'), kind="application/json", Content_Encoding="gzip"
         )
 
+    def on_deflate(self, _rest: str) -> None:
+        self.reply(
+            content=compress(b'{"a": 1}'), kind="application/json", Content_Encoding="deflate"
+        )
+
+    def on_badgzip(self, _rest: str) -> None:
+        self.reply(content=b"no gzip at all", Content_Encoding="gzip")
+
+    def on_large(self, rest: str) -> None:
+        """So many bytes in chunks, each a KiB of the letter x."""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for _ in range(int(rest) // 1024):
+            self.wfile.write(b"400\r\n" + b"x" * 1024 + b"\r\n")
+        self.wfile.write(b"0\r\n\r\n")
+
+    def on_wrong(self, rest: str) -> None:
+        """400 with so many bytes of explanation."""
+        self.reply(400, b"x" * int(rest))
+
     def on_bomb(self, _rest: str) -> None:
-        self.reply(content=gzip.compress(bytes(20_000_000)), Content_Encoding="gzip")
+        self.reply(content=BOMB, Content_Encoding="gzip")
 
     def on_chunked(self, _rest: str) -> None:
         self.send_response(200)
@@ -123,6 +181,25 @@ class Handler(BaseHTTPRequestHandler):
     def on_slam(self, _rest: str) -> None:
         self.close_connection = True
 
+    def on_reset(self, _rest: str) -> None:
+        """A reset in the middle of the body."""
+        self.send_response(200)
+        self.send_header("Content-Length", "100")
+        self.end_headers()
+        self.wfile.write(b"short")
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+        self.close_connection = True
+
+    def on_garbage(self, _rest: str) -> None:
+        self.wfile.write(b"this is no HTTP\r\n\r\n")
+        self.close_connection = True
+
+    def on_once(self, _rest: str) -> None:
+        """An answer after which the server hangs up without saying so."""
+        self.reply(content=b"once")
+        self.close_connection = True
+
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
@@ -130,6 +207,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked: list[dict[str, Any]] = []
+        self.pages: dict[str, tuple[str, bytes]] = {}
         self.hung = threading.Event()
         self.stop = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}"

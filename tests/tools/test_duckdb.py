@@ -16,6 +16,7 @@ import pytest
 
 from app.tools import Context
 from app.tools.databases import databases
+from app.tools.duckdb_secrets import secrets_of
 
 
 def test_result_has_the_documented_shape(call: Any, context: Context) -> None:
@@ -36,6 +37,7 @@ def test_result_has_the_documented_shape(call: Any, context: Context) -> None:
         "executed_commands": 3,
         "statement_count": 3,
         "database_path": str(context.workspace / "duckdb.db"),
+        "secrets_created": 0,
         "command_0": {**nothing, "affected_rows": 3},
         "command_1": {**nothing, "affected_rows": 1},
         "command_2": last,
@@ -52,7 +54,7 @@ def test_result_has_the_documented_shape(call: Any, context: Context) -> None:
         {"commands": "select ';'; select 1 as a -- ;"},
         {"query": "select ? as a", "params": [1]},
         {"query": "select $x as a", "params": {"x": 1}},
-        {"query": "select 1 as a", "db_path": ":memory:", "auth": {"x": {}}},
+        {"query": "select 1 as a", "db_path": ":memory:", "auth": {}},
     ],
 )
 def test_inputs(call: Any, config: dict[str, Any]) -> None:
@@ -174,7 +176,8 @@ def test_a_large_result_is_refused_clearly(fail: Any, context: Context) -> None:
     settings = replace(context.settings, result_bytes=1000)
     error = fail("duckdb", {"query": "from range(20000)"}, settings=settings)
     assert error.kind == "resource"
-    assert "20000 rows" in error.message
+    assert "the first 1000 rows" in error.message
+    assert "max_rows" in error.message
 
 
 def test_steps_of_one_execution_take_turns(call: Any) -> None:
@@ -251,3 +254,166 @@ def test_settings_do_not_leak_into_the_next_step(call: Any) -> None:
     assert row["t"] == 2
     assert math.isclose(float(row["m"].split()[0]), 953.6, rel_tol=0.01)
     assert duckdb.__version__
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("timestamptz '2020-01-02 03:04:05.5+00'", "2020-01-02T03:04:05.500000+00:00"),
+        ("timetz '01:02:03+01'", "01:02:03+01:00"),
+        ("'infinity'::timestamptz", "infinity"),
+        ("[timestamptz '2020-01-02 03:04:05+00']", ["2020-01-02 03:04:05+00"]),
+        ("null::timestamptz", None),
+    ],
+)
+def test_times_with_a_zone(call: Any, expression: str, expected: Any) -> None:
+    query = f"set timezone = 'UTC'; select 1 as a, {expression} as v, 2 as a -- the end"
+    (row,) = call("duckdb", {"query": query, "database": ":memory:"})["rows"]
+    assert row == {"a": 2, "v": expected}
+
+
+def test_times_with_a_zone_that_cannot_be_fetched(fail: Any) -> None:
+    text = "create table t (a timestamptz); insert into t values (now()) returning a"
+    error = fail("duckdb", {"command": text, "database": ":memory:"})
+    assert (error.kind, "cast them" in error.message) == ("schema", True)
+
+
+def test_max_rows_cuts_and_says_so(call: Any) -> None:
+    result = call("duckdb", {"query": "from range(2500) t(n)", "max_rows": 2, "as_objects": False})
+    assert (result["rows"], result["row_count"], result["truncated"]) == ([[0], [1]], 2, True)
+    assert result["truncation"] == {"reason": "max_rows", "max_rows": 2, "total_rows": 2500}
+
+
+class Shelf:
+    """Artifacts in a folder, as the worker keeps them elsewhere."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def put_file(self, name: str, path: Path, content_type: str) -> dict[str, Any]:
+        (self.folder / name).write_bytes(path.read_bytes())
+        return {"_ref": name, "_type": content_type}
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv", "json", "ndjson"])
+def test_a_result_as_a_file(call: Any, context: Context, tmp_path: Path, form: str) -> None:
+    text = "create table t as select 7 as a; select a, $b as b from t -- done"
+    config = {"command": text, "result_format": form, "params": {"b": "x"}}
+    result = call("duckdb", config, artifacts=Shelf(tmp_path))
+    assert (result["rows"], result["row_count"], result["format"]) == ([], 1, form)
+    assert result["columns"] == ["a", "b"]
+    place = tmp_path / result["file"]["_ref"]
+    reader = {"csv": "read_csv", "parquet": "read_parquet"}.get(form, "read_json")
+    assert duckdb.execute(f"select * from {reader}('{place}')").fetchall() == [(7, "x")]
+    assert not list(context.workspace.glob(f"*.{form}"))
+
+
+def test_only_a_query_makes_a_file(fail: Any) -> None:
+    config = {"command": "create table t (a int)", "result_format": "csv", "database": ":memory:"}
+    assert fail("duckdb", config).kind == "schema"
+
+
+CANARY = "canary-4711-secret"
+PG = {"type": "postgres", "host": "db", "user": "u", "password": CANARY, "database": "d"}
+KEYS = {"type": "gcs", "key_id": "k", "secret": CANARY}
+
+
+@pytest.mark.parametrize(
+    ("auth", "extension"),
+    [
+        ({"pg_db": PG}, "postgres"),
+        (PG, "postgres"),
+        ({"type": "postgres", "url": f"postgresql://u:{CANARY}@db/d"}, "postgres"),
+        ({"pg_db": PG, "gcs_secret": {**KEYS, "scope": "gs://b"}}, "postgres"),
+        (
+            {"gcs_secret": {"type": "hmac", "access_key_id": "k", "secret_access_key": CANARY}},
+            "httpfs",
+        ),
+    ],
+)
+def test_a_missing_extension_is_told_with_a_remedy(fail: Any, auth: Any, extension: str) -> None:
+    error = fail("duckdb", {"query": "select 1", "auth": auth})
+    assert (error.kind, error.error_code) == ("not_found", "extension_missing")
+    assert f"INSTALL {extension}" in error.message
+    assert "transfer" in error.message
+    assert CANARY not in str(error) + repr(error.__cause__) + repr(error.__context__)
+
+
+@pytest.mark.parametrize(
+    ("auth", "words"),
+    [
+        ({"x": {"type": "carrier pigeon", "value": CANARY}}, "'carrier pigeon'"),
+        ({"x": {"type": "s3", "key_id": "k"}}, "does not hold secret"),
+        ({"x": {"type": "postgres", "password": CANARY}}, "does not hold host"),
+        ("unknown", "unknown"),
+    ],
+)
+def test_auth_that_makes_no_secret(fail: Any, auth: Any, words: str) -> None:
+    error = fail("duckdb", {"query": "select 1", "auth": auth})
+    assert (error.kind, words in error.message) == ("auth", True)
+    assert CANARY not in str(error)
+
+
+def test_secrets_are_made_and_last_for_one_step(call: Any) -> None:
+    auth = {"api": {"type": "bearer", "token": CANARY, "scope": "https://api.example"}}
+    look = "select name, type, scope::varchar as scope from duckdb_secrets()"
+    result = call("duckdb", {"query": look, "auth": auth})
+    assert result["rows"] == [{"name": "api", "type": "http", "scope": "['https://api.example']"}]
+    assert result["secrets_created"] == 1
+    assert call("duckdb", {"query": look})["rows"] == []
+
+
+def test_the_sql_of_secrets(context: Context) -> None:
+    pg, keys = secrets_of({"my db": {**PG, "password": "it's"}, "k": KEYS}, context)
+    assert pg.create() == (
+        "CREATE OR REPLACE SECRET \"my db\" (TYPE postgres, HOST 'db', DATABASE 'd', USER 'u', "
+        "PASSWORD 'it''s')"
+    )
+    assert pg.attach() == 'ATTACH \'\' AS "my db" (TYPE postgres, SECRET "my db")'
+    assert keys.create() == (
+        f"CREATE OR REPLACE SECRET \"k\" (TYPE gcs, KEY_ID 'k', SECRET '{CANARY}')"
+    )
+    assert CANARY not in repr(keys)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from read_csv('{outside}')",
+        "copy (select 1) to '{outside}'",
+        "attach '{outside}' as x",
+        "from glob('/etc/*')",
+        "load httpfs",
+        "set enable_external_access = true",
+        "set allowed_directories = ['/']",
+        "from read_csv('{link}')",
+    ],
+)
+def test_files_may_be_limited_to_the_workspace(
+    call: Any, fail: Any, context: Context, tmp_path: Path, text: str
+) -> None:
+    settings = replace(context.settings, duckdb_files="workspace")
+    outside = tmp_path / "outside.csv"
+    outside.write_text("a\n1\n")
+    inside = context.workspace / "inside.csv"
+    query = {"command": f"copy (select 5 as a) to '{inside}'; from '{inside}'"}
+    assert call("duckdb", query, settings=settings)["rows"] == [{"a": 5}]
+    link = context.workspace / "link.csv"
+    link.symlink_to(outside)
+    text = text.format(outside=outside, link=link)
+    error = fail("duckdb", {"command": text}, settings=settings)
+    assert error.kind in {"auth", "schema"}, error.message
+    assert outside.read_text() == "a\n1\n"
+    named = {"query": "select 1", "database": str(tmp_path / "other.db")}
+    assert fail("duckdb", named, settings=settings).kind == "auth"
+
+
+def test_the_settings_limit_memory_and_threads(call: Any, fail: Any, context: Context) -> None:
+    settings = replace(context.settings, duckdb_memory="64MB", duckdb_threads=1)
+    query = "select current_setting('memory_limit') as m, current_setting('threads') as t"
+    (row,) = call("duckdb", {"query": query}, settings=settings)["rows"]
+    assert row == {"m": "61.0 MiB", "t": 1}
+    settings = replace(context.settings, duckdb_memory="a lot")
+    assert "a lot" in fail("duckdb", {"query": query}, settings=settings).message
+    settings = replace(context.settings, duckdb_files="some")
+    assert "CALLBOARD_DUCKDB_FILES" in fail("duckdb", {"query": query}, settings=settings).message

@@ -42,6 +42,17 @@ def is_gone(pid: int) -> bool:
         return True
 
 
+def left_of(step: int) -> list[int]:
+    """The living processes of the session that *step* led."""
+    found = []
+    for pid in psutil.pids():
+        with contextlib.suppress(ProcessLookupError):
+            if os.getsid(pid) == step and not is_gone(pid):
+                found.append(pid)
+    return found
+
+
+TELL_PID = "import os; os.write(1, b'%d\\n' % os.getpid())"
 MEMORY = 256 * 1024**2
 
 HOSTILE = [
@@ -142,6 +153,105 @@ HOSTILE = [
     pytest.param(
         "open('f', 'wb').truncate(10 ** 10)", "exception", "File too large", id="10 GB file"
     ),
+    pytest.param("import os; os.kill(os.getpid(), 19)", "timeout", "was killed", id="stops itself"),
+    pytest.param(
+        "import threading\ndef f():\n  while True: pass\nthreading.Thread(target=f).start()",
+        "timeout",
+        "was killed",
+        id="a thread that never ends",
+    ),
+    pytest.param(
+        "import atexit, time; atexit.register(time.sleep, 600)\nresult = 1",
+        "timeout",
+        "was killed",
+        id="an exit handler that never ends",
+    ),
+    pytest.param(
+        "import threading, time\nwhile True: threading.Thread(target=time.sleep, args=(600,)).start()",
+        "exception",
+        "can't start new thread",
+        id="threads without end",
+    ),
+    pytest.param(
+        "import json; json.loads('[' * 10 ** 6)",
+        "exception",
+        "RecursionError",
+        id="JSON too deep to read",
+    ),
+    pytest.param(
+        "def main():\n  while True: yield ' ' * 1000",
+        "resource",
+        "MemoryError",
+        id="endless results",
+    ),
+    pytest.param(
+        "async def f(): pass\nresult = f()", "schema", "nobody awaited", id="a coroutine as result"
+    ),
+    pytest.param(
+        "result = {'x': float('nan')}", "schema", "result['x'] is NaN", id="NaN in the result"
+    ),
+    pytest.param("result = []; result.append(result)", "schema", "Circular", id="a circle"),
+    pytest.param(
+        "result = {'\\udc80': 1}", "schema", "not valid Unicode", id="invalid Unicode in a key"
+    ),
+    pytest.param("result = 10 ** 400", "schema", "as text", id="a number that no float holds"),
+    pytest.param(
+        "result = 10 ** 5000", "schema", "integer string conversion", id="a number of 5000 digits"
+    ),
+    pytest.param("input()", "exception", "EOFError", id="reads stdin"),
+    pytest.param(
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (-1, -1))",
+        "exception",
+        "not allowed",
+        id="raises its own limits",
+    ),
+    pytest.param(
+        "files = []\nwhile True: files.append(open('/dev/null'))",
+        "exception",
+        "Too many open files",
+        id="opens files without end",
+    ),
+    pytest.param(
+        "import os\nopen(f'/proc/{os.getppid()}/mem', 'rb')",
+        "exception",
+        "PermissionError",
+        id="reads its parent's memory",
+    ),
+    pytest.param(
+        "import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+        "if libc.ptrace(16, os.getppid(), 0, 0): raise OSError(ctypes.get_errno(), 'no ptrace')",
+        "exception",
+        "PermissionError",
+        id="traces its parent",
+    ),
+    pytest.param(
+        "import os\nos.write(3, b'R' + bytes([255] * 8))\nwhile True: os.write(3, bytes(65536))",
+        "timeout",
+        "was killed",
+        id="an answer without end",
+    ),
+    pytest.param(
+        "import os; os.close(3)\nwhile True: pass", "timeout", "was killed", id="closes our channel"
+    ),
+    pytest.param(
+        "import os, signal; signal.alarm(1)\nwhile True: pass", "exit", "SIGALRM", id="an alarm"
+    ),
+    pytest.param(
+        "import builtins; builtins.len = builtins.list = None\n1 / 0",
+        "exit",
+        "exited with code 1",
+        id="takes the builtins away",
+    ),
+    pytest.param(
+        "import multiprocessing as m, time\nm.Process(target=time.sleep, args=(600,)).start()",
+        "timeout",
+        "was killed",
+        id="a worker process that never ends",
+    ),
+    pytest.param(
+        "import sys; sys.exit(object)", "exit", "exited with code 1", id="sys.exit with an object"
+    ),
+    pytest.param("import sys\ndef main(): sys.exit(-1)", "exit", "code 255", id="sys.exit in main"),
 ]
 
 
@@ -156,13 +266,66 @@ def test_gets_a_clear_error_and_the_next_step_is_fine(
     request: pytest.FixtureRequest, small: Settings, code: str, kind: str, words: str
 ) -> None:
     call, fail = request.getfixturevalue("call"), request.getfixturevalue("fail")
+    output = request.getfixturevalue("output")
     # Those that never end get little time, the others as much as a busy machine needs.
-    config = {"code": code, "timeout": 0.5 if kind == "timeout" else 60}
+    config = {"code": f"{TELL_PID}\n{code}", "timeout": 0.5 if kind == "timeout" else 60}
     error = fail("python", config, settings=small)
     assert error.kind == kind
     assert words in error.message
     assert len(error.message) < 6000
     assert call("python", {"code": "result = 1"}) == 1
+    pid = int(output.text("stdout").partition("\n")[0])
+    wait_until(lambda: not left_of(pid), seconds=5)
+
+
+def test_there_are_forty_of_them() -> None:
+    assert len({param.values[0] for param in HOSTILE}) >= 40
+
+
+OWN_BUSINESS = [
+    pytest.param(
+        "import json; json.dumps = json.loads = None\nresult = {'a': 1}", {"a": 1}, id="json"
+    ),
+    pytest.param("def main():\n  yield 1\n  yield 2", [1, 2], id="a generator"),
+    pytest.param("result = map(str, [1])", ["1"], id="a lazy sequence"),
+    pytest.param("import sys\nresult = 3\nsys.exit(0)", 3, id="sys.exit(0)"),
+    pytest.param("import sys\nresult = 3\nsys.exit(None)", 3, id="sys.exit(None)"),
+    pytest.param("import sys\nresult = 3\ndef f(): sys.exit()\nf()", 3, id="in a function"),
+    pytest.param(
+        "import sys\ndef main(): sys.exit(0)", {"stdout": "", "stderr": ""}, id="in main, too"
+    ),
+    pytest.param("import os; os.environ.clear()\nresult = 1", 1, id="no environment"),
+    pytest.param("import sys; sys.modules.clear()\nresult = [1]", [1], id="no modules"),
+    pytest.param(
+        "import shutil, os; shutil.rmtree(os.path.dirname(os.getcwd()), ignore_errors=True)\nresult = 1",
+        1,
+        id="removes the folders of all steps",
+    ),
+    pytest.param(
+        "import multiprocessing as m\ndef f(n): return n * n\n"
+        "with m.Pool(2) as pool: result = pool.map(f, [1, 2])",
+        [1, 4],
+        id="a pool of processes",
+    ),
+    pytest.param(
+        "import os\nopen('/proc/self/oom_score_adj', 'w').write('1000')\nresult = 1",
+        1,
+        id="dies first",
+    ),
+]
+
+
+@pytest.mark.parametrize(("code", "expected"), OWN_BUSINESS)
+def test_what_only_hurts_itself_is_its_own_business(
+    call: Any, output: Any, code: str, expected: Any
+) -> None:
+    full = "  # a word for the fork server with all modules: asyncio"
+    call("python", {"code": f"result = 0{full}"})
+    assert call("python", {"code": f"{code}{full}"}) == expected
+    # More than there are spares: whatever was done to those that wait, they are used up.
+    for tail in ("", full):
+        found = [call("python", {"code": f"result = {n}{tail}"}) for n in range(6)]
+        assert found == list(range(6))
 
 
 def test_100_mb_of_output_are_dropped_and_said_so(call: Any, context: Context, output: Any) -> None:
@@ -301,17 +464,59 @@ def test_everything_ends_with_the_worker(tmp_path: Path) -> None:
     wait_until(lambda: not folder.parent.exists())
 
 
-def test_its_parents_show_no_secret_in_their_environment(
+LOOK = """
+def look(path):
+    try:
+        return open(path, 'rb').read().decode()
+    except PermissionError:
+        return 'refused'
+import os
+worker = os.environ.get('WORKER', os.getppid())
+result = [look(f'/proc/{pid}/environ') for pid in (os.getppid(), worker)]
+"""
+
+
+def test_neither_the_worker_nor_the_fork_server_show_their_environment(
     call: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launcher.close()
     monkeypatch.setenv("CALLBOARD_WORKER_TOKEN", "canary")
-    # As a user of its own the step may not even look.
-    code = (
-        "import os\ntry:\n  result = open(f'/proc/{os.getppid()}/environ').read()\n"
-        "except PermissionError:\n  result = 'refused'"
+    shown = call("python", {"code": LOOK, "env": {"WORKER": str(os.getpid())}})
+    assert shown == ["refused", "refused"]
+
+
+def test_an_ordinary_user_does_not_see_the_environment_of_its_worker(tmp_path: Path) -> None:
+    if os.geteuid() != 0 or not Path(SYSTEM_PYTHON).exists():
+        pytest.skip("needs root, to become somebody else, and a system Python")
+    worker = textwrap.dedent(f"""
+        import os, resource, sys
+        sys.path[:0] = {[path for path in sys.path if path]!r}
+        from pathlib import Path
+        from app.settings import load
+        from app.tools import Context
+        from app.tools.python import tool
+        context = Context(1, "s", 1, -1, 1, load({{}}).settings, 60.0, Path("/nonexistent"))
+        look = tool.input(code={LOOK!r}, env={{"WORKER": str(os.getpid())}})
+        print("canary" in open(f"/proc/{{os.getpid()}}/environ").read())
+        print(tool.run(look, context))
+        bomb = tool.input(code="import resource\\nresult = resource.getrlimit(resource.RLIMIT_NPROC)")
+        print(tool.run(bomb, context)[0] < 100_000)
+        print(tool.run(tool.input(code="result = 1"), context))
+    """)
+    done = subprocess.run(
+        [SYSTEM_PYTHON, "-c", worker],
+        env={"CALLBOARD_WORKER_TOKEN": "canary", "HOME": str(tmp_path), "TMPDIR": str(tmp_path)},
+        user=65_534,
+        group=65_534,
+        extra_groups=[],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert "canary" not in call("python", {"code": code})
+    if "ModuleNotFoundError" in done.stderr or "ImportError" in done.stderr:
+        pytest.skip("the system Python cannot use the installed packages")
+    assert done.stdout.splitlines() == ["True", "['refused', 'refused']", "True", "1"], done.stderr
 
 
 def test_waiting_children_are_used_once(context: Context) -> None:
@@ -345,12 +550,13 @@ def test_no_descriptor_is_left_open(call: Any, fail: Any) -> None:
 
 def test_the_folders_of_steps_are_emptied(call: Any) -> None:
     call("python", {"code": "import os\nfor n in range(50): os.makedirs(f'a/{n}')"})
-    base = launcher.zygote(LIGHT).base
-    wait_until(lambda: not [p for folder in base.iterdir() for p in folder.iterdir()])
+    base = str(launcher.zygote(LIGHT).base)
+    # os.walk passes over what vanishes while it looks.
+    wait_until(lambda: not [at for at, *_ in os.walk(base) if at.count("/") > base.count("/") + 1])
 
 
 @pytest.fixture
-def dropping(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def dropping(monkeypatch: pytest.MonkeyPatch) -> Iterator[Launcher]:
     """Steps run with users of their own: needs root, and a Python that everybody can read."""
     if os.geteuid() != 0 or not Path(SYSTEM_PYTHON).exists():
         pytest.skip("needs root and a system Python")
@@ -359,7 +565,7 @@ def dropping(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     if reason := own.zygote(LIGHT).keeps_user_because:
         own.close()
         pytest.skip(reason)
-    yield
+    yield own
     own.close()
 
 
@@ -399,3 +605,34 @@ class TestWithAUserOfItsOwn:
     def test_shell_programs_share_their_folder(self, call: Any) -> None:
         programs = ["mkdir d; echo one > d/f; id -u", "echo two >> d/f; cat d/f"]
         assert call("shell", {"cmds": programs})["commands"][1]["stdout"] == "one\ntwo\n"
+
+    def test_it_cannot_read_what_another_step_wrote(self, call: Any, fail: Any) -> None:
+        seen: list[str] = []
+
+        def read(_stream: str, text: str) -> None:
+            seen.append(fail("python", {"code": f"open('{text.strip()}/f').read()"}).message)
+
+        code = "import os, sys\nopen('f', 'w').write('x')\nprint(os.getcwd(), flush=True)"
+        call("python", {"code": code}, log=read)
+        assert seen[0].startswith("PermissionError")
+
+    def test_it_kills_all_it_can_and_that_is_itself(self, call: Any, fail: Any) -> None:
+        code = "import os, signal\nif os.fork() == 0: signal.pause()\nos.kill(-1, 9)\nresult = 1"
+        assert call("python", {"code": code}) == 1
+        assert call("python", {"code": "result = 2"}) == 2
+
+    def test_a_link_in_a_shared_folder_gives_nothing_away(self, call: Any, tmp_path: Path) -> None:
+        mine = tmp_path / "mine"
+        mine.write_text("x")
+        mine.chmod(0o600)
+        cmds = [f"ln -s {mine} link; ln -s {tmp_path} folder; mv . ../other || true", "id -u"]
+        call("shell", {"cmds": cmds})
+        assert (mine.stat().st_uid, tmp_path.stat().st_uid) == (os.geteuid(), os.geteuid())
+
+    def test_in_a_jail_it_has_a_user_of_its_own_too(self, call: Any, dropping: Launcher) -> None:
+        if dropping.zygote(LIGHT, jailed=True).no_jail_because:
+            pytest.skip("no jail can be had here")
+        code = "import os\nresult = [os.getpid(), os.getuid(), os.listdir('/tmp')]"
+        pid, uid, files = call("python", {"code": code, "profile": "jail"})
+        assert (pid, files) == (2, [])
+        assert uid > 1_000_000_000

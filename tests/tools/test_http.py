@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
-import ipaddress
-import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app.tools import Context
-from app.tools.http_guard import is_refused
-
-
-def _load_server() -> Any:
-    # Tests are no package (importlib mode), so a neighbour is loaded by its path.
-    spec = importlib.util.spec_from_file_location(
-        "tools_server", Path(__file__).parent / "server.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+from tests.tools.conftest import Known
+from tests.tools.server import running
 
 
 @pytest.fixture
 def server() -> Iterator[Any]:
-    with _load_server().running() as running:
-        yield running
+    with running() as served:
+        yield served
 
 
 @pytest.mark.parametrize(
@@ -125,6 +106,21 @@ def test_params_join_those_of_the_url(call: Any, server: Any) -> None:
         pytest.param(
             {"api": {"type": "bearer", "token": "t"}}, "authorization", "Bearer t", id="alias"
         ),
+        pytest.param(
+            {"type": "api_key", "value": "k", "prefix": "Key "}, "x-api-key", "Key k", id="a prefix"
+        ),
+        pytest.param(
+            {"one": {"type": "bearer", "token": "t"}, "two": {"type": "api_key", "value": "k"}},
+            "x-api-key",
+            "k",
+            id="several under aliases",
+        ),
+        pytest.param(
+            {"type": "httpBasicAuth", "login": "u", "password": "p"},
+            "authorization",
+            "Basic dTpw",
+            id="other names of basic",
+        ),
         pytest.param("plain", "authorization", "Bearer s3cret", id="a secret by name"),
         pytest.param("object", "authorization", "Basic dTpw", id="a secret that is an object"),
         pytest.param(
@@ -146,8 +142,16 @@ def test_params_join_those_of_the_url(call: Any, server: Any) -> None:
 )
 def test_auth(call: Any, server: Any, auth: Any, header: str, value: str) -> None:
     secrets = {"plain": "s3cret", "object": '{"data": {"username": "u", "password": "p"}}'}
-    asked = call("http", {"url": server.url, "auth": auth}, secret=secrets.__getitem__)["data"]
+    asked = call("http", {"url": server.url, "auth": auth}, secrets=Known(secrets))["data"]
     assert asked["headers"][header] == value
+
+
+def test_headers_as_text_and_nulls_dropped(call: Any, server: Any) -> None:
+    headers = {"X-None": None, "X-Number": 7, "X-Flag": True, "X-List": [1], "Accept": "text/csv"}
+    seen = call("http", {"url": server.url, "headers": headers})["data"]["headers"]
+    assert (seen["x-number"], seen["x-flag"], seen["x-list"]) == ("7", "true", "[1]")
+    assert seen["accept"] == "text/csv"
+    assert "x-none" not in seen
 
 
 def test_a_header_may_end_in_a_value_that_is_missing(call: Any, server: Any) -> None:
@@ -160,9 +164,31 @@ def test_the_status_of_an_error_has_three_names(fail: Any, server: Any) -> None:
     assert [error[name] for name in ("status_code", "http_status", "status")] == [503, 503, 503]
 
 
-def test_an_unknown_secret_is_an_auth_error(fail: Any, server: Any) -> None:
-    assert fail("http", {"url": server.url, "auth": "nope"}).kind == "auth"
-    assert fail("http", {"url": server.url, "auth": {"type": "bearer"}}).kind == "auth"
+@pytest.mark.parametrize(
+    "auth",
+    [
+        pytest.param("nope", id="an unknown name"),
+        pytest.param({"type": "bearer"}, id="no token"),
+        pytest.param({"type": "api_key"}, id="no key"),
+        pytest.param({"type": "certificate"}, id="no certificate"),
+        pytest.param({"type": "oauth2", "client_id": "c"}, id="a client that has no token yet"),
+        pytest.param({}, id="nothing"),
+        pytest.param(7, id="no mapping"),
+    ],
+)
+def test_auth_that_cannot_be_used(fail: Any, server: Any, auth: Any) -> None:
+    error = fail("http", {"url": server.url, "auth": auth})
+    assert (error.kind, error.retryable) == ("auth", False)
+    assert server.asked == []
+
+
+def test_an_api_key_may_go_in_the_query_and_stays_out_of_errors(
+    call: Any, fail: Any, server: Any
+) -> None:
+    auth = {"type": "api_key", "value": "canary", "in": "query", "param_name": "k"}
+    assert call("http", {"url": server.url, "auth": auth})["data"]["query"] == {"k": ["canary"]}
+    error = fail("http", {"url": f"{server.url}/status/500", "auth": auth})
+    assert "canary" not in error.message
 
 
 def test_result_has_the_documented_shape(call: Any, server: Any) -> None:
@@ -184,13 +210,16 @@ def test_result_has_the_documented_shape(call: Any, server: Any) -> None:
         pytest.param("nojson", {}, "{nope", id="broken JSON as text"),
         pytest.param("empty", {}, None, id="nothing is null"),
         pytest.param("chunked", {}, "one two", id="chunks"),
+        pytest.param("deflate", {}, {"a": 1}, id="deflate"),
+        pytest.param("gzip", {"response_type": "auto"}, {"a": 1}, id="auto is as not given"),
+        pytest.param("echo", {"method": "HEAD"}, None, id="the answer to HEAD has no body"),
         pytest.param("redirect/text", {}, "grüße", id="redirects are followed"),
     ],
 )
 def test_payload(call: Any, server: Any, path: str, config: dict[str, Any], data: Any) -> None:
     result = call("http", {"url": f"{server.url}/{path}", **config})
     assert result["data"] == data
-    assert ("encoding" in result) == (data in {"/wD+", "eyJhIjogMX0="})
+    assert ("encoding" in result) == (data in ["/wD+", "eyJhIjogMX0="])
 
 
 @pytest.mark.parametrize(
@@ -215,7 +244,7 @@ def test_status(fail: Any, server: Any, status: int, kind: str, retryable: bool)
     assert error.data["data"] == {"why": "asked for"}
     assert error.message.startswith(f"HTTP {status}")
     assert "canary" not in error.message
-    assert error.details.get("retry_after") == ("7" if status == 429 else None)
+    assert error.details.get("retry_after") == (7.0 if status == 429 else None)
 
 
 @pytest.mark.parametrize(
@@ -224,6 +253,10 @@ def test_status(fail: Any, server: Any, status: int, kind: str, retryable: bool)
         pytest.param("hang", {"timeout": 0.2}, ("timeout", True), id="no answer in time"),
         pytest.param("drip", {"timeout": 0.3}, ("timeout", True), id="an answer that never ends"),
         pytest.param("slam", {}, ("connection", True), id="hangs up"),
+        pytest.param("reset", {}, ("connection", True), id="reset in the middle"),
+        pytest.param("garbage", {}, ("connection", True), id="no HTTP"),
+        pytest.param("badgzip", {}, ("parse", False), id="no gzip"),
+        pytest.param("nowhere", {}, ("client_error", False), id="a redirect to nowhere"),
         pytest.param("cut", {}, ("connection", True), id="cut short"),
         pytest.param("loop", {}, ("client_error", False), id="redirects for ever"),
         pytest.param("redirect/x", {"follow_redirects": False}, ("client_error", False), id="302"),
@@ -248,9 +281,6 @@ def test_trouble(
         pytest.param("ftp://127.0.0.1/", "schema", False, id="another scheme"),
         pytest.param("/relative", "schema", False, id="no host"),
         pytest.param("http://[::bad/", "schema", False, id="malformed"),
-        pytest.param("http://169.254.169.254/latest", "client_error", False, id="metadata"),
-        pytest.param("http://[::ffff:169.254.169.254]/", "client_error", False, id="in disguise"),
-        pytest.param("http://[fe80::1]/", "client_error", False, id="link-local"),
     ],
 )
 def test_places(fail: Any, url: str, kind: str, retryable: bool) -> None:
@@ -258,36 +288,33 @@ def test_places(fail: Any, url: str, kind: str, retryable: bool) -> None:
     assert (error.kind, error.retryable) == (kind, retryable)
 
 
-def test_a_name_that_leads_to_a_refused_address_is_refused(
-    fail: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("169.254.169.254", 80))]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_a, **_k: found)
-    assert fail("http", {"url": "http://innocent.example/"}).error_code == "refused_address"
-
-
-def test_a_redirect_to_a_refused_address_is_refused(fail: Any, server: Any) -> None:
-    error = fail("http", {"url": f"{server.url}/redirect/http://169.254.169.254/"})
-    assert error.error_code == "refused_address"
-
-
 @pytest.mark.parametrize(
-    ("address", "refused"),
+    ("status", "method", "after", "body"),
     [
-        ("169.254.0.1", True),
-        ("fe80::1", True),
-        ("64:ff9b::a9fe:a9fe", True),
-        ("2002:a9fe:a9fe::", True),
-        ("fd00:ec2::254", True),
-        ("100.100.100.200", True),
-        ("127.0.0.1", False),
-        ("10.0.0.1", False),
-        ("::1", False),
-        ("93.184.216.34", False),
+        (301, "POST", "GET", ""),
+        (301, "PUT", "PUT", "[1]"),
+        (302, "POST", "GET", ""),
+        (303, "PUT", "GET", ""),
+        (307, "POST", "POST", "[1]"),
+        (308, "POST", "POST", "[1]"),
     ],
 )
-def test_refused_addresses(address: str, refused: bool) -> None:
-    assert is_refused(ipaddress.ip_address(address)) is refused
+def test_redirects_change_the_method_as_browsers_do(
+    call: Any, server: Any, *, status: int, method: str, after: str, body: str
+) -> None:
+    config = {"url": f"{server.url}/moved/{status}/echo", "method": method, "json": [1]}
+    asked = call("http", config)["data"]
+    assert (asked["method"], asked["body"]) == (after, body)
+    assert ("content-type" in asked["headers"]) == bool(body)
+
+
+def test_a_login_in_the_url_becomes_a_header_and_is_told_to_nobody(call: Any, server: Any) -> None:
+    known = Known()
+    url = server.url.replace("http://", "http://u:canary@")
+    result = call("http", {"url": url}, secrets=known)
+    assert result["data"]["headers"]["authorization"] == "Basic dTpjYW5hcnk="
+    assert "canary" not in result["url"]
+    assert {"canary", "dTpjYW5hcnk="} <= set(known.concealed)
 
 
 def test_idempotency_key_goes_with_what_changes_things(call: Any, server: Any) -> None:
@@ -305,6 +332,11 @@ def test_secrets_stay_with_their_host(call: Any, server: Any) -> None:
     assert "canary" not in str(call("http", config)["data"]["headers"])
     config["url"] = f"{server.url}/redirect/echo"
     assert call("http", config)["data"]["headers"]["x-api-key"] == "canary"
+    own = {"Private-Token": "canary", "X-Trace": "seen"}
+    config = {"url": f"{server.url}/redirect/{elsewhere}/echo", "headers": own}
+    headers = call("http", config)["data"]["headers"]
+    assert headers["x-trace"] == "seen"
+    assert "private-token" not in headers
 
 
 def test_cookies_live_as_long_as_the_request(call: Any, server: Any) -> None:
@@ -324,16 +356,6 @@ def test_proxies_of_the_environment_are_not_used(
 def test_connections_are_kept(call: Any, server: Any) -> None:
     ports = {call("http", {"url": server.url})["data"]["connection"] for _ in range(5)}
     assert len(ports) == 1
-
-
-@pytest.mark.parametrize("path", ["bomb", "binary"])
-def test_a_large_answer_is_refused_clearly(
-    fail: Any, context: Context, server: Any, path: str
-) -> None:
-    settings = replace(context.settings, result_bytes=2)
-    error = fail("http", {"url": f"{server.url}/{path}"}, settings=settings)
-    assert error.kind == "resource"
-    assert "CALLBOARD_RESULT_BYTES" in error.message
 
 
 def test_a_cancelled_request_is_closed(fail: Any, server: Any) -> None:

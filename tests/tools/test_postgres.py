@@ -16,6 +16,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from app.tools import Context
 from app.tools.connections import connections
+from tests.tools.conftest import Known
 
 Run = Callable[..., Any]
 
@@ -31,7 +32,9 @@ def url(postgres: str) -> str:
 def sql(call: Run, url: str) -> Run:
     """``sql(text, **config)`` on the test's own schema."""
     return lambda text, **more: call(
-        "postgres", {"auth": "db", "command": text, "schema": "probe", **more}, secret=lambda _: url
+        "postgres",
+        {"auth": "db", "command": text, "schema": "probe", **more},
+        secrets=Known({"db": url}),
     )
 
 
@@ -40,7 +43,7 @@ def bad(fail: Run, url: str) -> Run:
     return lambda text, context=None, **more: fail(
         "postgres",
         {"auth": "db", "command": text, "schema": "probe", **more},
-        secret=lambda _: url,
+        secrets=Known({"db": url}),
         **(context or {}),
     )
 
@@ -79,6 +82,14 @@ def test_result_has_the_documented_shape(sql: Run) -> None:
         ("'{\"a\": [1, null]}'::jsonb", {"a": [1, None]}),
         ("array[1, 2]", [1, 2]),
         ("'1 day'::interval", "1 day, 0:00:00"),
+        ("'infinity'::timestamptz", "infinity"),
+        ("'-infinity'::date", "-infinity"),
+        ("date '0044-03-15 BC'", "0044-03-15 BC"),
+        ("'24:00'::time", "24:00:00"),
+        ("int4range(1, 5)", "[1, 5)"),
+        ("'{[1,3), [5,7)}'::int4multirange", "{[1, 3), [5, 7)}"),
+        ("array[array[1.5], array[null::numeric]]", [[1.5], [None]]),
+        ("row(1, 'a')", ["1", "a"]),
         ("'10.0.0.1'::inet", "10.0.0.1"),
         ("2::numeric ^ 70", float(2**70)),
         ("null", None),
@@ -129,7 +140,7 @@ def auth(request: pytest.FixtureRequest, url: str) -> tuple[Any, str]:
 
 def test_auth(call: Run, auth: tuple[Any, str]) -> None:
     config = {"auth": auth[0], "query": "select 1 as a"}
-    assert call("postgres", config, secret=lambda _: auth[1])["rows"] == [{"a": 1}]
+    assert call("postgres", config, secrets=Known({"db": auth[1]}))["rows"] == [{"a": 1}]
 
 
 @pytest.mark.parametrize(
@@ -168,6 +179,8 @@ def test_a_wrong_database_is_named(fail: Run, url: str) -> None:
         ("select $1::text as v", ["'; drop table t; --"], "'; drop table t; --"),
         ("select %s::int as v", [7], 7),
         ("select %(n)s::int as v", {"n": 7}, 7),
+        ("select :n::int + :n::int as v", {"n": 7, "other": 1}, 14),
+        ("select ':n' || (array[1, 2])[1:1]::text as v -- :n", {"n": 7}, ":n{1}"),
         ("select '100%' as v", None, "100%"),
         ("create temp table x (a int); select $1::int as v", [7], 7),
     ],
@@ -206,6 +219,21 @@ def test_params(sql: Run, text: str, params: Any, expected: Any) -> None:
         pytest.param(
             "do $$begin raise sqlstate '57014'; end$$", ("db_timeout", True, "57014"), id="timeout"
         ),
+        pytest.param("do $$begin raise 'no'; end$$", ("client_error", False, "P0001"), id="raised"),
+        pytest.param(
+            "do $$begin raise sqlstate '55006'; end$$", ("db_deadlock", True, "55006"), id="in use"
+        ),
+        pytest.param(
+            "do $$begin raise sqlstate '53100'; end$$", ("resource", True, "53100"), id="disk full"
+        ),
+        pytest.param(
+            "do $$begin raise sqlstate '57P03'; end$$",
+            ("db_connection", True, "57P03"),
+            id="starting up",
+        ),
+        pytest.param(
+            "insert into v values (-1)", ("db_constraint", False, "44000"), id="check of a view"
+        ),
         pytest.param(
             "do $$begin raise sqlstate '42501'; end$$", ("auth", False, "42501"), id="privilege"
         ),
@@ -221,6 +249,7 @@ def test_params(sql: Run, text: str, params: Any, expected: Any) -> None:
 )
 def test_errors(bad: Run, sql: Run, text: str, expected: tuple[str, bool, str]) -> None:
     sql("create table u (a int primary key); insert into u values (1)")
+    sql("create view v as select a from u where a > 0 with check option")
     error = bad(text)
     assert (error.kind, error.retryable, error.error_code) == expected
     assert error.details["pg"] == {"code": expected[2], "sqlstate": expected[2]}
@@ -321,7 +350,8 @@ def test_a_large_result_is_refused_clearly(bad: Run, context: Context) -> None:
     settings = replace(context.settings, result_bytes=1000)
     error = bad("select generate_series(1, 20000) as n", context={"settings": settings})
     assert error.kind == "resource"
-    assert "20000 rows" in error.message
+    assert "the first 1000 rows" in error.message
+    assert "max_rows" in error.message
 
 
 @pytest.mark.parametrize("text", ["", " ; -- nothing"])
@@ -333,3 +363,216 @@ def test_closing_forgets_the_idle_connections(sql: Run) -> None:
     before = sql("select pg_backend_pid() as pid")["rows"]
     connections.close()
     assert sql("select pg_backend_pid() as pid")["rows"] != before
+
+
+def test_max_rows_cuts_and_says_so(sql: Run) -> None:
+    result = sql("select generate_series(1, 2500) as n; select 1 as a", max_rows=2)
+    assert result["command_0"]["rows"] == [{"n": 1}, {"n": 2}]
+    assert result["command_0"]["row_count"] == 2
+    assert result["command_0"]["truncated"] is True
+    assert result["command_0"]["truncation"] == {
+        "reason": "max_rows",
+        "max_rows": 2,
+        "total_rows": 2500,
+    }
+    assert "truncated" not in result
+    assert result["rows"] == [{"a": 1}]
+
+
+def test_max_rows_leaves_a_transaction_as_it_was(sql: Run) -> None:
+    text = "create table t (a int); select generate_series(1, 5000); insert into t values (1)"
+    sql(text, max_rows=1, transaction=True)
+    assert sql("select count(*) as n from t")["rows"] == [{"n": 1}]
+
+
+def test_rows_as_lists(sql: Run) -> None:
+    result = sql("select 1 as a, 2 as b", as_objects=False)
+    assert (result["columns"], result["rows"]) == (["a", "b"], [[1, 2]])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "with x as (insert into t values (1) returning a) select a from x",
+        "insert into t values (1) returning a",
+        "/* select */ insert into t values (1) returning a",
+        "(select 1 as a)",
+        "values (1)",
+        "table t",
+        "select 1 as a from t for update",
+    ],
+)
+def test_whatever_returns_rows(sql: Run, text: str) -> None:
+    sql("create table t (a int); insert into t values (1)")
+    assert [list(row.values()) for row in sql(text)["rows"]] == [[1]]
+
+
+def test_select_into_makes_a_table(sql: Run) -> None:
+    assert sql("select 1 as a into t")["row_count"] == 1
+    assert sql("table t")["rows"] == [{"a": 1}]
+
+
+def test_notices_are_told_and_logged(sql: Run, output: Any) -> None:
+    shout = "do $$begin for i in 1..25 loop raise notice 'no %', i; end loop; end$$"
+    result = sql(shout)
+    assert result["notices"][0] == "NOTICE: no 1"
+    assert result["notices"][19:] == ["NOTICE: no 20", "and 5 more"]
+    assert output.text("stderr").splitlines()[-1] == "NOTICE: no 25"
+    assert "notices" not in sql("select 1")
+
+
+def test_sql_sees_the_idempotency_key(call: Run, url: str, context: Context) -> None:
+    text = "select current_setting('callboard.idempotency_key', true) as k"
+    config = {"auth": {"url": url}, "sql": text}
+    quoted = call("postgres", config, step="it's \\ 100%s")
+    assert quoted["rows"] == [{"k": "7:it's \\ 100%s:1:-1"}]
+    assert call("postgres", config)["rows"] == [{"k": context.idempotency_key}]
+
+
+def test_a_search_path_of_two(sql: Run) -> None:
+    assert sql("show search_path", schema="probe, public")["rows"] == [
+        {"search_path": "probe, public"}
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["copy t from stdin", "COPY (select 1) TO STDOUT", "/* */ copy t from  stdin"]
+)
+def test_copy_from_here_is_refused_with_a_remedy(bad: Run, sql: Run, text: str) -> None:
+    sql("create table t (a int)")
+    error = bad(text)
+    assert error.kind == "schema"
+    assert "key copy" in error.message
+    assert sql("select 1 as a")["rows"] == [{"a": 1}]
+
+
+ROWS: list[dict[str, Any]] = [
+    {"id": 1, "name": "a", "tags": ["x", 'y"'], "about": {"k": [1]}, "n": 1.5},
+    {"id": 2, "name": None, "tags": [], "about": None, "n": None},
+    {"id": 3, "name": "", "tags": None, "about": [1], "n": 2},
+]
+TABLE = (
+    "create table t (id int primary key, name text, tags text[], about jsonb, n numeric, at date)"
+)
+
+
+def test_copy_loads_rows(sql: Run) -> None:
+    sql(TABLE)
+    result = sql("select * from t order by id", copy={"table": "probe.t", "rows": ROWS})
+    assert result["copied"] == 3
+    assert result["rows"] == [{**row, "at": None} for row in ROWS]
+
+
+def test_copy_needs_no_sql(call: Run, sql: Run, url: str) -> None:
+    sql("create table t (a int, b text)")
+    rows = {"table": 'probe."t"', "columns": ["a", "b"], "rows": [[1, "x"], [2, None]]}
+    result = call("postgres", {"auth": {"url": url}, "copy": rows})
+    assert (result["status"], result["copied"], result["statement_count"]) == ("success", 2, 0)
+    assert sql("select b from t order by a")["rows"] == [{"b": "x"}, {"b": None}]
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"mode": "append"}, "constraint"),
+        ({"mode": "replace"}, {5: "new", 6: "six"}),
+        ({"mode": "upsert", "keys": ["id"]}, {1: "old", 5: "last", 6: "six"}),
+        ({"mode": "upsert"}, "keys"),
+    ],
+)
+def test_modes_of_copy(sql: Run, bad: Run, config: dict[str, Any], expected: Any) -> None:
+    sql("create table t (id int primary key, name text not null, rest int not null default 0)")
+    sql("insert into t values (1, 'old'), (5, 'old')")
+    rows: list[dict[str, Any]] = [{"id": 5, "name": "new"}, {"id": 6, "name": "six"}]
+    if config["mode"] == "upsert":
+        rows.insert(1, {"id": 5, "name": "last"})
+    copy = {"table": "probe.t", "rows": rows, **config}
+    if isinstance(expected, str):
+        assert expected in bad("select 1", copy=copy).message
+        expected = {1: "old", 5: "old"}
+    else:
+        sql("select 1", copy=copy)
+    found = sql("select id, name from t")["rows"]
+    assert {row["id"]: row["name"] for row in found} == expected
+
+
+def test_a_transaction_covers_copy(bad: Run, sql: Run) -> None:
+    sql("create table t (a int)")
+    copy = {"table": "probe.t", "rows": [{"a": 1}]}
+    bad("select nope", copy=copy, transaction=True)
+    assert sql("table t")["rows"] == []
+    bad("select nope", copy=copy)
+    assert sql("table t")["rows"] == [{"a": 1}]
+
+
+@pytest.mark.parametrize(
+    ("copy", "words"),
+    [
+        ({"table": "probe.nope", "rows": [{"a": 1}]}, '"probe.nope" does not exist'),
+        ({"table": "probe.t", "rows": [{"b": 1}]}, "has no column b; it has a"),
+        ({"table": "probe.t", "rows": [{"a": 1}, 5]}, "record 1 is neither"),
+        ({"table": "probe.t; drop table t", "rows": [{"a": 1}]}, "does not exist"),
+        ({"table": 'probe."t', "rows": [{"a": 1}]}, "is no name of a table"),
+        ({"table": "probe.t", "rows": []}, "neither rows nor columns"),
+        ({"table": "probe.t", "rows": [{"a": "x"}]}, 'invalid input syntax for type integer: "x"'),
+    ],
+)
+def test_copy_that_cannot_be(bad: Run, sql: Run, copy: Any, words: str) -> None:
+    sql("create table t (a int)")
+    assert words in bad("select 1", copy=copy).message
+    assert sql("table t")["rows"] == []
+
+
+class Held:
+    """A step that holds its connection until it is told to let go."""
+
+    def __init__(self, sql: Run, **config: Any) -> None:
+        self._sql = sql
+        self._thread = threading.Thread(
+            target=sql, args=("select pg_advisory_xact_lock(77)",), kwargs=config
+        )
+
+    def __enter__(self) -> None:
+        self._thread.start()
+        waiting = "select count(*) as n from pg_locks where locktype = 'advisory' and not granted"
+        while not self._sql(waiting, pool=False)["rows"][0]["n"]:
+            pass
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join()
+
+
+@pytest.fixture
+def lock(url: str) -> Any:
+    with psycopg.connect(url) as connection:
+        connection.execute("select pg_advisory_lock(77)")
+        yield connection
+
+
+def test_connections_are_bounded(sql: Run, bad: Run, lock: Any) -> None:
+    pool = {"name": "small", "max_size": 1}
+    with Held(sql, pool=pool):
+        late = bad("select 1", pool={**pool, "timeout": 0.05})
+        assert (late.kind, late.retryable) == ("db_connection", True)
+        assert "CALLBOARD_POSTGRES_CONNECTIONS" in late.message
+        full = bad("select 1", pool={**pool, "max_waiting": 0})
+        assert "0 steps wait" in full.message
+        stop = threading.Event()
+        stop.set()
+        assert bad("select 1", pool=pool, context={"cancelled": stop}).kind == "cancelled"
+        assert sql("select 1 as a", pool={"name": "other", "max_size": 1})["row_count"] == 1
+        found: list[Any] = []
+        waits = threading.Thread(target=lambda: found.append(sql("select 2 as a", pool=pool)))
+        waits.start()
+        lock.execute("select pg_advisory_unlock(77)")
+        waits.join()
+        assert found[0]["rows"] == [{"a": 2}]
+
+
+def test_the_setting_bounds_connections(sql: Run, bad: Run, lock: Any, context: Context) -> None:
+    settings = replace(context.settings, postgres_connections=1)
+    connections.close()
+    with Held(sql):
+        error = bad("select 1", context={"settings": settings}, timeout=0.05)
+        assert error.message.startswith("all 1 connections to the database were in use")
+        lock.execute("select pg_advisory_unlock(77)")

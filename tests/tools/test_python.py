@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import base64
+import shutil
+import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.tools import Context
+from tests.tools.conftest import Known
+from tests.tools.test_hostile import wait_until
 
 NESTED = """
 import math
@@ -355,3 +361,234 @@ def test_a_result_above_the_limit_is_refused_clearly(context: Context, fail: Any
     assert error.kind == "resource"
     assert "2002 bytes" in error.message
     assert "CALLBOARD_RESULT_BYTES" in error.message
+
+
+def test_a_data_frame_is_its_rows(call: Any) -> None:
+    # Stands in for pandas, whose class has this name and this method.
+    frame = (
+        "class DataFrame:\n  def to_dict(self, orient): return [{'a': 1}] if orient == 'records' else {}\n"
+        "result = DataFrame()"
+    )
+    assert call("python", {"code": frame}) == [{"a": 1}]
+
+
+# ---------------------------------------------------------------------- around the program
+def test_cwd_is_entered_and_named_where_it_is_not_there(
+    call: Any, fail: Any, tmp_path: Path
+) -> None:
+    code = "import os\nresult = [os.getcwd(), os.environ['PWD'], os.environ['HOME'] == os.getcwd()]"
+    assert call("python", {"code": code, "cwd": str(tmp_path)}) == [str(tmp_path)] * 2 + [False]
+    error = fail("python", {"code": code, "cwd": "/no/where"})
+    assert (error.kind, "/no/where" in error.message) == ("not_found", True)
+
+
+def test_another_interpreter_runs_it(call: Any, fail: Any) -> None:
+    found = shutil.which("python3", path="/usr/bin")
+    if found is None:
+        pytest.skip("needs a second Python")
+    code = "import sys\nresult = [sys.base_prefix, a]"
+    assert call("python", {"code": code, "python": found, "input": {"a": 1}}) == ["/usr", 1]
+    assert call("python", {"code": code, "input": {"a": 1}})[0] == sys.base_prefix
+    missing = fail("python", {"code": code, "python": "python9.9"})
+    assert (missing.kind, "python9.9" in missing.message) == ("not_found", True)
+    wrong = fail("python", {"code": code, "python": "true"})
+    assert wrong.kind == "resource"
+
+
+def test_deps_are_found_or_named(call: Any, fail: Any, tmp_path: Path) -> None:
+    (tmp_path / "ours.py").write_text("value = 5")
+    folder = tmp_path / "venv" / "lib" / "python3.11" / "site-packages"
+    folder.mkdir(parents=True)
+    (folder / "theirs.py").write_text("value = 6")
+    deps = {
+        "sys_path": [str(tmp_path)],
+        "venv_path": str(tmp_path / "venv"),
+        "packages": {"tenant": ["pytest>=8", "pyyaml"]},
+    }
+    code = "import ours, theirs\nresult = [ours.value, theirs.value]"
+    assert call("python", {"code": code, "deps": deps}) == [5, 6]
+    assert call("python", {"code": "result = 1", "deps": ["pytest"]}) == 1
+    missing = fail("python", {"code": "result = 1", "deps": ["no-such-package[x]==1", "pytest"]})
+    assert missing.kind == "not_found"
+    assert "deps: no-such-package[x]==1 not installed" in missing.message
+    venv = fail("python", {"code": "result = 1", "deps": {"venv_path": "/no/where"}})
+    assert "/no/where is no virtual environment" in venv.message
+
+
+# ---------------------------------------------------------------------- credentials
+GOOGLE = {
+    "type": "service_account",
+    "client_email": "a@b",
+    "project_id": "p",
+    "private_key": "k" * 9,
+}
+AWS = {
+    "type": "aws",
+    "access_key_id": "AKIA",
+    "secret_access_key": "canary-secret",
+    "region": "eu-west-1",
+}
+POSTGRES = {
+    "type": "postgres",
+    "db_host": "h",
+    "db_port": 1,
+    "db_user": "u",
+    "db_password": "pw-canary",
+}
+SHOW = (
+    "import os\nresult = {n: v for n, v in os.environ.items()"
+    " if n.startswith(('AWS', 'PG', 'GOOGLE_CLOUD'))}"
+)
+
+
+@pytest.mark.parametrize(
+    ("auth", "expected"),
+    [
+        pytest.param(
+            AWS,
+            {
+                "AWS_ACCESS_KEY_ID": "AKIA",
+                "AWS_SECRET_ACCESS_KEY": "canary-secret",
+                "AWS_REGION": "eu-west-1",
+                "AWS_DEFAULT_REGION": "eu-west-1",
+            },
+            id="aws",
+        ),
+        pytest.param(
+            POSTGRES,
+            {"PGHOST": "h", "PGPORT": "1", "PGUSER": "u", "PGPASSWORD": "pw-canary"},
+            id="postgres",
+        ),
+        pytest.param(GOOGLE, {"GOOGLE_CLOUD_PROJECT": "p"}, id="google"),
+        pytest.param(
+            {"pg": {"type": "postgres", "db_host": "h"}, "gcp": GOOGLE},
+            {"PGHOST": "h", "GOOGLE_CLOUD_PROJECT": "p"},
+            id="several",
+        ),
+        pytest.param({"type": "bearer", "token": "t" * 9}, {}, id="others"),
+    ],
+)
+def test_credentials_are_where_their_libraries_look(call: Any, auth: Any, expected: Any) -> None:
+    assert call("python", {"code": SHOW, "auth": auth}) == expected
+
+
+def test_credentials_are_in_the_variable_auth(call: Any) -> None:
+    secrets = Known({"api": '{"token": "canary-token"}'}, {"api": "bearer"})
+    token = {"code": "result = auth['token']", "auth": "api"}
+    assert call("python", token, secrets=secrets) == "canary-token"
+    several = {"code": "result = auth['one']['token']", "auth": {"one": {"credential": "api"}}}
+    assert call("python", several, secrets=secrets) == "canary-token"
+    main = {"code": "def main(auth): return auth['type']", "auth": "api"}
+    assert call("python", main, secrets=secrets) == "bearer"
+    own = {"code": "result = auth", "auth": "api", "input": {"auth": 5}}
+    assert call("python", own, secrets=secrets) == 5
+    assert call("python", {"code": "result = 'auth' in globals()"}) is False
+
+
+def test_a_key_file_is_private_and_gone_afterwards(call: Any) -> None:
+    code = (
+        "import json, os\npath = os.environ['GOOGLE_APPLICATION_CREDENTIALS']\n"
+        "about = os.stat(path)\n"
+        "result = [path, oct(about.st_mode), about.st_uid == os.getuid(), json.load(open(path))]"
+    )
+    path, mode, own, key = call("python", {"code": code, "auth": GOOGLE})
+    assert (mode, own) == ("0o100600", True)
+    assert key == {**GOOGLE, "token_uri": "https://oauth2.googleapis.com/token"}
+    wait_until(lambda: not Path(path).exists())
+
+
+@pytest.mark.parametrize("form", ["key_json", "service_account_json"])
+def test_a_google_key_may_be_json_inside(call: Any, form: str) -> None:
+    code = "import os\nresult = open(os.environ['GOOGLE_APPLICATION_CREDENTIALS']).read()"
+    assert call("python", {"code": code, "auth": {"type": "gcs", form: '{"k": 1}'}}) == '{"k": 1}'
+
+
+def test_declared_variables_win_over_those_of_credentials(call: Any) -> None:
+    code = "import os\nresult = os.environ['AWS_REGION']"
+    assert call("python", {"code": code, "auth": AWS, "env": {"AWS_REGION": "mine"}}) == "mine"
+
+
+def test_an_unknown_credential_is_named(fail: Any) -> None:
+    error = fail("python", {"code": "result = 1", "auth": "nope"})
+    assert (error.kind, "'nope'" in error.message) == ("auth", True)
+
+
+def test_programs_that_ask_noetl_for_their_credential_get_it(call: Any, fail: Any) -> None:
+    secrets = Known({"api": '{"token": "canary-token"}'})
+    code = (
+        "from noetl.worker.secrets import fetch_credential_by_key\n"
+        "result = fetch_credential_by_key('api')['data']['token']"
+    )
+    assert call("python", {"code": code, "auth": "api"}, secrets=secrets) == "canary-token"
+    aliased = {"code": code, "auth": {"x": {"credential": "api"}}}
+    assert call("python", aliased, secrets=secrets) == "canary-token"
+    error = fail("python", {"code": code})
+    assert "the step has no credential 'api'" in error.message
+    assert "auth" in error.message
+
+
+# ---------------------------------------------------------------------- places of programs
+def test_takes_a_program_from_the_web(call: Any, fail: Any, web: str) -> None:
+    script = {"uri": f"{web}/program.py", "source": {"type": "http"}}
+    assert call("python", {"script": script, "input": {"a": 3}}) == 3
+    missing = fail("python", {"script": {"uri": f"{web}/nope.py"}})
+    assert missing.kind == "not_found"
+    secrets = Known({"api": '{"token": "canary-token"}'}, {"api": "bearer"})
+    locked = {"uri": f"{web}/locked.py", "source": {"type": "http", "auth": "api"}}
+    assert call("python", {"script": locked, "input": {"a": 4}}, secrets=secrets) == 4
+    assert fail("python", {"script": {"uri": f"{web}/locked.py"}}).kind == "auth"
+
+
+def test_a_metadata_service_is_no_place_for_programs(fail: Any) -> None:
+    error = fail("python", {"script": {"uri": "http://169.254.169.254/latest"}})
+    assert error.kind == "client_error"
+    store = {
+        "uri": "s3://b/p.py",
+        "source": {"type": "s3", "auth": AWS, "endpoint": "http://169.254.169.254"},
+    }
+    assert fail("python", {"script": store}).kind == "client_error"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param({"uri": "s3://bucket/program.py"}, id="a URL"),
+        pytest.param(
+            {"path": "program.py", "source": {"type": "s3", "bucket": "bucket"}}, id="a key"
+        ),
+    ],
+)
+def test_takes_a_program_from_an_object_store(
+    call: Any, fail: Any, web: str, script: dict[str, Any]
+) -> None:
+    source = {**script.get("source", {}), "auth": AWS, "endpoint": web}
+    assert call("python", {"script": {**script, "source": source}, "input": {"a": 5}}) == 5
+    error = fail("python", {"script": script})
+    assert (error.kind, "under auth" in error.message) == ("auth", True)
+
+
+@pytest.fixture
+def web() -> Iterator[str]:
+    """A server of one program: open, for a token, and as an S3 bucket."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            allowed = self.headers.get("authorization") == "Bearer canary-token"
+            signed = "AKIA" in self.headers.get("authorization", "")
+            open_to = {"/program.py": True, "/locked.py": allowed, "/bucket/program.py": signed}
+            status = 404 if self.path not in open_to else 200 if open_to[self.path] else 401
+            body = b"result = a" if status == 200 else b""
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.send_header("last-modified", "Mon, 01 Jan 2024 00:00:00 GMT")
+            self.send_header("etag", '"1"')
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """Quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()

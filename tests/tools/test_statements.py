@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.tools.statements import split, takes_parameters
+from app.tools.statements import named_parameters, outline, split, takes_parameters
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,21 @@ def test_split(sql: str, expected: list[str]) -> None:
 )
 def test_takes_parameters(sql: str, expected: bool) -> None:
     assert takes_parameters(sql) is expected
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected", "names"),
+    [
+        ("select :a, :b, :a", "select $1, $2, $1", ["a", "b"]),
+        ("select ':a', x::a, :c -- :a", "select ':a', x::a, :c -- :a", []),
+        ("select (x)[1:a], f(:a)", "select (x)[1:a], f($1)", ["a"]),
+        ("select $$:a$$, E'\\':a', \":a\"", "select $$:a$$, E'\\':a', \":a\"", []),
+    ],
+)
+def test_named_parameters(sql: str, expected: str, names: list[str]) -> None:
+    assert named_parameters(sql, frozenset({"a", "b"})) == (expected, names)
+
+
+def test_outline_has_code_alone() -> None:
+    found = outline("select 'into' /* update */ as \"delete\", case when 1 end -- merge")
+    assert found.split() == ["select", "as", ",", "case", "when", "1", "end"]

@@ -16,7 +16,7 @@ from app.engine.language.lint.secrets import secrets
 from app.engine.language.lint.values import values
 from app.engine.language.parse import attempt
 from app.engine.language.source import Path, Source, read
-from app.engine.language.tasks import NOT_CONFIG, Kind
+from app.engine.language.tasks import Kind, own_config
 from app.engine.playbook import Playbook
 from app.errors import Complaint, Finding, InvalidPlaybookError
 
@@ -132,7 +132,7 @@ def _config(
     spec = tool.get("spec")
     below = spec if isinstance(spec, Mapping) else {}
     lifted = {key: value for key, value in below.items() if key != "policy"}
-    own = {key: value for key, value in tool.items() if key not in NOT_CONFIG and key != "spec"}
+    own = own_config(tool)
     config = {**lifted, **own}
     given = config.get("input", config.get("args"))
     more = holder.get("input")

@@ -66,6 +66,7 @@ def read_executor(
         profile=str(profile),
         tools=_tools(checks, requires, needs, kinds),
         features=_words(checks, requires, "features", needs),
+        credentials=_words(checks, requires, "credentials", needs),
     )
     entry = _step(checks, spec, place, "entry_step", steps)
     return executor, entry or ("start" if "start" in steps else next(iter(steps), ""))

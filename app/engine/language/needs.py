@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from app.engine.language.checks import rendered
@@ -27,6 +28,11 @@ def needs_of_step(step: Step, kinds: Kinds) -> Needs:
     if step.loop is not None and step.loop.cursor is not None:
         needs |= _of_cursor(step.loop.cursor, kinds)
     return needs
+
+
+def needs_of_keychain(entries: Iterable[Mapping[str, Any]]) -> Needs:
+    """What the templates of a keychain's entries name."""
+    return _in_templates(list(entries))
 
 
 def _of_task(task: Task, kinds: Kinds) -> Needs:

@@ -8,6 +8,7 @@ from typing import Any
 from app.engine import graph
 from app.engine.language.checks import Checks
 from app.engine.language.head import path_of, read_executor, read_identity, read_keychain
+from app.engine.language.needs import needs_of_keychain
 from app.engine.language.source import Path, Source, read
 from app.engine.language.steps import StepReader
 from app.engine.language.tasks import Kinds
@@ -58,6 +59,7 @@ def attempt(checks: Checks, kinds: Kinds) -> Playbook | None:
         meta=metadata,
         executor=executor,
         keychain=keychain,
+        keychain_needs=needs_of_keychain(keychain),
     )
 
 

@@ -13,6 +13,8 @@ from app.engine.policy import PREVIOUS
 
 #: Keys of a tool that are not part of its own input.
 NOT_CONFIG = frozenset({"kind", "name", "set", "desc", "spec", "output", "output_select"})
+#: The tool whose ``name`` is its own key, too: that of the secret, where nothing else says it.
+SECRETS = "secrets"
 #: The tool that starts another playbook. The engine renders its input: no worker takes part.
 PLAYBOOK = "playbook"
 
@@ -29,6 +31,12 @@ class Kind(Protocol):
 
 Kinds = Mapping[str, Kind]
 """Tool kinds by name."""
+
+
+def own_config(tool: Mapping[str, Any]) -> dict[str, Any]:
+    """What of *tool* is its own input."""
+    rest = NOT_CONFIG - {"name"} if tool.get("kind") == SECRETS else NOT_CONFIG
+    return {key: value for key, value in tool.items() if key not in rest}
 
 
 class TaskReader:
@@ -109,7 +117,7 @@ class TaskReader:
     def _config(
         self, raw: Mapping[str, Any], spec: Mapping[str, Any], path: Path, kind: str
     ) -> dict[str, Any]:
-        own = {key: value for key, value in raw.items() if key not in NOT_CONFIG}
+        own = own_config(raw)
         # Existing playbooks may write a tool's own keys below its spec.
         below = {key: value for key, value in spec.items() if key != "policy" and key not in own}
         places = {**{key: (*path, "spec", key) for key in below}, **{k: (*path, k) for k in own}}

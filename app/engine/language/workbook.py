@@ -9,6 +9,7 @@ from typing import Any
 from app.engine.language.checks import Checks, kind_of
 from app.engine.language.older_tools import modern_tool
 from app.engine.language.source import Path
+from app.engine.language.tasks import SECRETS
 
 KIND = "workbook"
 #: Keys of the use of a workbook tool that say which it is, and nothing about the tool.
@@ -57,7 +58,7 @@ class Workbook:
                 self.checks.move(path, (*path, key))
         tool = modern_tool(self.checks, item, path)
         if not _refers(tool):
-            return {"name": label, **tool} if label is not None else tool
+            return _labelled(label, tool)
         label, origin = label or tool.get("name"), self.checks.origin(path)
         found = self._put(tool, path, seen)
         if isinstance(found, list):
@@ -186,3 +187,12 @@ def _with_input(tool: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, 
     if given and (own is None or isinstance(own, Mapping)):
         return {**tool, "input": {**(own or {}), **given}}
     return dict(tool)
+
+
+def _labelled(label: Any, tool: Mapping[str, Any]) -> Mapping[str, Any]:
+    """*tool* under its label; a name of its own wins, but that of a secret is the secret's."""
+    if label is None:
+        return tool
+    if tool.get("kind") == SECRETS and "name" in tool:
+        tool = {"secret": tool["name"], **{k: v for k, v in tool.items() if k != "name"}}
+    return {"name": label, **tool}

@@ -19,7 +19,7 @@ from app.engine.templates.analysis import Needs, Study
 from app.engine.templates.budget import MAX_OUTPUT, Meter, width
 from app.engine.templates.formats import from_json, written
 from app.engine.templates.sandbox import MAX_TEMPLATE, Rendering, plain, sandbox
-from app.errors import TemplateError
+from app.errors import TemplateError, ToolError
 
 T = TypeVar("T")
 FALSE_WORDS = frozenset({"", "0", "false", "no", "none", "null", "off", "{}", "[]"})
@@ -109,7 +109,8 @@ class Compiled:
             raise self._error(exc) from exc
 
     def _error(self, problem: Exception | str) -> Exception:
-        if isinstance(problem, PassThrough):
+        if isinstance(problem, PassThrough | ToolError):
+            # A value that is found out when it is read could not be: that is no fault of the text.
             return problem
         detail = problem.message if isinstance(problem, TemplateError) else str(problem)
         if isinstance(problem, Exception) and not isinstance(problem, TemplateError):

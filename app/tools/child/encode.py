@@ -1,8 +1,9 @@
 """A step's result as JSON, or a refusal that says which value has no JSON form.
 
 Dates and times become ISO 8601 text, ``Decimal`` a number, sets, ranges and dict views lists,
-dataclasses and pydantic models mappings, enums their value, numpy values plain ones, and whatever
-else is left its ``str()``. Bytes, NaN, infinities, circles and invalid Unicode are refused.
+dataclasses and pydantic models mappings, enums their value, numpy values plain ones, data frames
+lists of rows, generators lists, and whatever else is left its ``str()``. Bytes, NaN, infinities,
+circles, invalid Unicode and what was not awaited are refused.
 """
 
 from __future__ import annotations
@@ -15,7 +16,14 @@ import math
 from collections.abc import Mapping, ValuesView
 from collections.abc import Set as AbstractSet
 from datetime import date, datetime, time
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
+
+#: As they are now: a program may put others into their modules.
+dumps, loads = json.dumps, json.loads
+
+_LAZY = (GeneratorType, map, filter, zip, enumerate, reversed)
+_UNAWAITED = (CoroutineType, AsyncGeneratorType)
 
 
 class Refused(Exception):  # noqa: N818 (an outcome, answered by program)
@@ -29,7 +37,7 @@ class Refused(Exception):  # noqa: N818 (an outcome, answered by program)
 def encode(value: Any, limit: int) -> bytes:
     """*value* as UTF-8 JSON of at most *limit* bytes."""
     try:
-        text = json.dumps(
+        text = dumps(
             value, default=plain, allow_nan=False, ensure_ascii=False, separators=(",", ":")
         )
         data = text.encode()
@@ -69,19 +77,27 @@ def plain(value: Any) -> Any:
             return list(value)
         case Mapping():
             return dict(value)
-        case enum.Enum():
-            return value.value
         case _:
-            return _object(value)
+            return list(value) if isinstance(value, _LAZY) else _object(value)
 
 
 def _object(value: Any) -> Any:
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, _UNAWAITED):
+        raise Refused(
+            f"the result holds a {type(value).__name__} that nobody awaited; await it, or give it "
+            "to asyncio.run()"
+        )
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
     for method in ("model_dump", "tolist"):
         convert = getattr(value, method, None)
         if callable(convert) and not isinstance(value, type):
             return convert()
+    rows = getattr(value, "to_dict", None)
+    if type(value).__name__ == "DataFrame" and callable(rows):
+        return rows(orient="records")
     return str(value)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
 import signal
+import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,22 +17,44 @@ from pathlib import Path
 FIRST_UID = 1_000_000_000
 MAX_FILE = 8 * 1024**3
 MAX_TASKS = 256
+#: How many tasks more than at the start all steps of a user may have who is not theirs alone.
+MAX_COMMON_TASKS = 4096
 JOB_FD = 3
+#: What a step that runs as root may still do: what container engines leave to their root. Not
+#: among them: tracing (hence the environment and memory of other processes), mounting, modules.
+KEPT_CAPABILITIES = frozenset({0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31})
 
-_SET_PDEATHSIG, _SET_DUMPABLE, _SET_CHILD_SUBREAPER = 1, 4, 36
+_SET_PDEATHSIG, _SET_DUMPABLE, _SET_CHILD_SUBREAPER, _SET_NO_NEW_PRIVS = 1, 4, 36, 38
+_CAPBSET_READ, _CAPBSET_DROP = 23, 24
+_CAPABILITY_VERSION = 0x20080522
 
 
-def _find_prctl() -> Callable[..., int] | None:
-    return ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+#: Looked up once: that takes longer than most calls.
+_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+_prctl: Callable[..., int] | None = _libc.prctl if _libc is not None else None
 
 
-_prctl = _find_prctl()
+def hide_memory() -> None:
+    """Keep our environment and memory from other processes of our user, except root's."""
+    if _prctl is not None:
+        _prctl(_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def show_memory() -> None:
+    """Undo ``hide_memory`` in a fork: without it the kernel hides our own /proc/self from us."""
+    if _prctl is not None:
+        _prctl(_SET_DUMPABLE, 1, 0, 0, 0)
+
+
+def end_with_parent() -> None:
+    """Be killed when our parent ends. It may have ended already."""
+    if _prctl is not None:
+        _prctl(_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def die_with(parent: int) -> None:
     """Be killed when *parent*, who forked us, ends; at once where it already has."""
-    if _prctl is not None:
-        _prctl(_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    end_with_parent()
     if os.getppid() != parent:
         os._exit(1)
 
@@ -61,12 +85,48 @@ def default_signals() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def limit(*, own_user: bool) -> None:
-    """Limit core files, file sizes, and where it counts for this step alone, processes."""
+def limit(tasks: int) -> None:
+    """Limit core files, file sizes, and the user's processes to *tasks*; for root none count."""
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_FSIZE, MAX_FILE)
-    if own_user:
-        _limit(resource.RLIMIT_NPROC, MAX_TASKS)
+    _limit(resource.RLIMIT_NPROC, tasks)
+
+
+def common_tasks() -> int:
+    """How many tasks a user may have whom the steps share with others: those there are, and more."""
+    used = 0
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has just ended
+            if path.stat().st_uid == os.geteuid():
+                used += len(os.listdir(path / "task"))  # noqa: PTH208 (they are only counted)
+    return used + MAX_COMMON_TASKS
+
+
+def drop_capabilities(kept: frozenset[int] = frozenset()) -> None:
+    """Give up all that root may do beyond others, except *kept*, for good and for programs too."""
+    if _libc is None or _prctl is None:
+        return
+    number = 0
+    while _prctl(_CAPBSET_READ, number, 0, 0, 0) >= 0:
+        if number not in kept:
+            _prctl(_CAPBSET_DROP, number, 0, 0, 0)  # fails where it could not be used anyway
+        number += 1
+    if not kept:
+        _no_new_privileges()
+    header = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
+    held = ctypes.create_string_buffer(struct.calcsize("=6I"))
+    _libc.capget(header, held)
+    _, low, _, _, high, _ = struct.unpack("=6I", held.raw)
+    mask = sum(1 << each for each in kept)
+    low, high = low & mask & 0xFFFFFFFF, high & (mask >> 32)
+    if _libc.capset(header, struct.pack("=6I", low, low, 0, high, high, 0)):
+        raise OSError("the privileges of root cannot be given up")
+
+
+def _no_new_privileges() -> None:
+    """Never gain any by running a program, whatever its owner and mode say."""
+    if _prctl is not None:
+        _prctl(_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def limit_memory(size: int) -> None:
@@ -81,12 +141,25 @@ def _limit(which: int, value: int) -> None:
     resource.setrlimit(which, (value, value))
 
 
+def enter(folder: str) -> None:
+    """Be in *folder*, which another step of the same user may remove at any time."""
+    for _ in range(100):
+        try:
+            os.chdir(folder)
+        except FileNotFoundError:
+            with contextlib.suppress(FileExistsError, FileNotFoundError):
+                os.makedirs(folder, mode=0o700)  # noqa: PTH103 (the same as in move_in)
+        else:
+            return
+    raise FileNotFoundError(f"{folder} is removed again and again")
+
+
 def move_in(folder: str, uid: int | None) -> None:
-    """Make *folder*, which exists, ours, our home and our place for temporary files."""
-    os.chmod(folder, 0o700)  # noqa: PTH101 (pathlib writes to 150 pages, each a copy after a fork)
+    """Make *folder* ours, our home and our place for temporary files."""
+    enter(folder)
+    os.chmod(".", 0o700)  # noqa: PTH101 (pathlib writes to 150 pages, each a copy after a fork)
     if uid is not None:
-        os.chown(folder, uid, uid)
-    os.chdir(folder)
+        os.chown(".", uid, uid)
     os.environ.update(HOME=folder, TMPDIR=folder, PWD=folder)
 
 
@@ -95,9 +168,8 @@ def become(uid: int) -> None:
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
-    if _prctl is not None:
-        # Without it the kernel hides our own /proc/self from us; nobody else has this uid.
-        _prctl(_SET_DUMPABLE, 1, 0, 0, 0)
+    _no_new_privileges()
+    show_memory()  # nobody else has this uid
 
 
 def why_not_drop() -> str | None:

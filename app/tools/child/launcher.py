@@ -20,7 +20,7 @@ import structlog
 
 from app.errors import ToolError
 from app.settings import child_environment
-from app.tools.child.isolate import FIRST_UID
+from app.tools.child.isolate import FIRST_UID, hide_memory
 from app.tools.child.zygote import ANNOUNCED
 
 log = structlog.get_logger(__name__)
@@ -32,7 +32,7 @@ for name, path in zip(("app", "app.tools"), sys.argv[3:5]):
     sys.modules[name] = module = types.ModuleType(name)
     module.__path__ = [path]
 from app.tools.child.zygote import main
-main(int(sys.argv[1]), sys.argv[2], sys.argv[5].split())
+main(int(sys.argv[1]), sys.argv[2], sys.argv[5].split(), jailed=sys.argv[6] == "jail")
 """
 
 
@@ -61,7 +61,7 @@ class Spare(NamedTuple):
 class Zygote:
     """One fork server. ``spare`` may be called by many threads at once."""
 
-    def __init__(self, executable: str, preloaded: Sequence[str]) -> None:
+    def __init__(self, executable: str, preloaded: Sequence[str], *, jailed: bool = False) -> None:
         self.base = Path(tempfile.mkdtemp(prefix="callboard-steps-"))
         self.base.chmod(0o711)  # children with users of their own pass through it
         self.owner = os.getpid()
@@ -81,6 +81,7 @@ class Zygote:
                     str(theirs.fileno()),
                     *map(str, places),
                     " ".join(preloaded),
+                    "jail" if jailed else "plain",
                 ],
                 pass_fds=[theirs.fileno()],
                 env=child_environment(),
@@ -89,9 +90,16 @@ class Zygote:
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,
             )
+        except OSError as exc:
+            self._socket.close()
+            shutil.rmtree(self.base, ignore_errors=True)
+            raise ToolError(f"{executable} could not be started: {exc}", kind="not_found") from exc
         finally:
             theirs.close()
-        self.keeps_user_because = self._greeting()
+        greeting = self._greeting()
+        self.keeps_user_because = greeting["keeps_user_because"]
+        #: Why its children are not in jails, though they should be.
+        self.no_jail_because = greeting["no_jail_because"]
 
     @property
     def pid(self) -> int:
@@ -155,7 +163,7 @@ class Zygote:
         self._process.kill()
         self._process.wait()
 
-    def _greeting(self) -> str | None:
+    def _greeting(self) -> dict[str, str | None]:
         with self._socket.makefile("rb") as file:
             line = file.readline()  # nothing follows until we ask
         if not line:
@@ -166,32 +174,44 @@ class Zygote:
                 kind="resource",
                 retryable=True,
             )
-        reason: str | None = json.loads(line)["keeps_user_because"]
-        return reason
+        greeting: dict[str, str | None] = json.loads(line)
+        return greeting
+
+
+class Breed(NamedTuple):
+    """What the children of one fork server have in common."""
+
+    executable: str
+    preloaded: Sequence[str]
+    jailed: bool
 
 
 class Launcher:
-    """The fork servers in use, made on first use: one per set of preloaded modules.
+    """The fork servers in use, made on first use: one per interpreter, modules and profile.
 
-    *executable* is the Python that steps run in.
+    *executable* is the Python that steps run in which ask for no other.
     """
 
     def __init__(self, executable: str = sys.executable) -> None:
         self.executable = executable
         self._lock = threading.Lock()
-        self._zygotes: dict[Sequence[str], Zygote] = {}
+        self._zygotes: dict[Breed, Zygote] = {}
 
-    def zygote(self, preloaded: Sequence[str]) -> Zygote:
-        """A living fork server that has loaded these modules."""
+    def zygote(
+        self, preloaded: Sequence[str], *, executable: str | None = None, jailed: bool = False
+    ) -> Zygote:
+        """A living fork server that has loaded these modules. Raises ``ToolError``."""
+        breed = Breed(executable or self.executable, preloaded, jailed)
         with self._lock:
-            current = self._zygotes.get(preloaded)
+            current = self._zygotes.get(breed)
             if current is not None and current.alive:
                 return current
             if current is not None:
                 current.close()
                 if current.owner == os.getpid():
                     log.warning("the process that starts steps died; starting it again")
-            made = self._zygotes[preloaded] = Zygote(self.executable, preloaded)
+            hide_memory()
+            made = self._zygotes[breed] = Zygote(breed.executable, preloaded, jailed=jailed)
             if current is None and made.keeps_user_because and os.geteuid() == 0:
                 log.warning("steps run as root", because=made.keeps_user_because)
             return made

@@ -66,6 +66,30 @@ class Datetime(types.ModuleType):
         return getattr(dt.datetime, name)
 
 
+def secrets_modules(named: Mapping[str, Any]) -> dict[str, types.ModuleType]:
+    """``noetl.worker.secrets`` for programs that import it: it knows the step's own credentials."""
+
+    def fetch_credential_by_key(key: str) -> dict[str, Any]:
+        """``{name, type, data: {its fields}}``. Raises ``LookupError``."""
+        if key not in named:
+            raise LookupError(f"the step has no credential {key!r}; name it under its 'auth'")
+        return {"name": key, "type": named[key].get("type"), "data": named[key]}
+
+    def fetch_credentials_by_keys(keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """The same by name, for several."""
+        return {key: fetch_credential_by_key(key) for key in keys}
+
+    modules = {name: types.ModuleType(name) for name in _SECRETS}
+    package, worker, secrets = modules.values()
+    package.worker, worker.secrets = worker, secrets  # type: ignore[attr-defined]  # as imports do
+    package.__path__ = worker.__path__ = []
+    for function in (fetch_credential_by_key, fetch_credentials_by_keys):
+        setattr(secrets, function.__name__, function)
+    return modules
+
+
+_SECRETS = ("noetl", "noetl.worker", "noetl.worker.secrets")
+
 OFFERED = {
     function.__name__: function
     for function in (get_val, make_serializable, now_utc, format_iso8601, deep_merge)

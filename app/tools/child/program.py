@@ -18,13 +18,15 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
-from app.tools.child import encode, frames, names
+from app.tools.child import agents, encode, frames, names
 from app.tools.child.isolate import JOB_FD
 
 #: The value of a program that gave no result.
 SILENT = object()
 #: The function that a program with a top-level ``return`` becomes; it returns ``...`` at its end.
 BODY = "__step__"
+_OURS = f"{os.path.dirname(__file__)}{os.sep}"  # noqa: PTH120 (a text to compare with)
+_IMPORTS = importlib.__file__
 MAX_MESSAGE, MAX_TRACEBACK = 4_096, 32_768
 
 
@@ -33,7 +35,7 @@ def play(job: Mapping[str, Any]) -> NoReturn:
     filename = f"<step {job['step']}>"
     code = 0
     try:
-        value = _value(job, filename)
+        value = agents.value(job) if job["kind"] == "agent" else _value(job, filename)
         reply = frames.NOTHING, b""
         if value is not SILENT:
             reply = frames.RESULT, encode.encode(value, job["result_bytes"])
@@ -43,7 +45,7 @@ def play(job: Mapping[str, Any]) -> NoReturn:
     except SystemExit as exc:
         # Reached by sys.exit() in an exit handler; one in the program itself is in _value.
         code = _exit_code(exc)
-    except encode.Refused as exc:
+    except (agents.Unfit, encode.Refused) as exc:
         answer_error(exc.kind, str(exc))
         code = 1
     except MemoryError:
@@ -74,6 +76,8 @@ _WARM_UP = json.dumps(
         "step": "",
         "execution_id": "",
         "idempotency_key": "",
+        "auth": None,
+        "named": {},
     }
 )
 
@@ -81,7 +85,9 @@ _WARM_UP = json.dumps(
 def answer_error(kind: str, message: str, **more: Any) -> None:
     """Tell the worker why there is no result."""
     error = {"kind": kind, "message": _readable(message[:MAX_MESSAGE]), **more}
-    payload = json.dumps(error).encode()
+    payload = encode.dumps(error).encode()
+    # Before the answer: after it nobody listens any more.
+    _flush()
     with contextlib.suppress(OSError):  # the program closed it; its exit code tells
         frames.write(JOB_FD, frames.ERROR, payload)
 
@@ -96,21 +102,21 @@ def _value(job: Mapping[str, Any], filename: str) -> Any:
     try:
         exec(program, space)  # noqa: S102 (this is the tool's purpose; the process is the fence)
         value = space[BODY]() if returns else ...
+        if value is not ...:
+            return value
+        result = space.get("result")
+        if result is not None and result is not given:
+            return result
+        main = space.get("main")
+        return _call(main, job, space) if callable(main) and not returns else SILENT
     except SystemExit as exc:
         code = _exit_code(exc)
         if code:
             _wind_down()
             os._exit(code)
-        value = ...
-    if value is not ...:
-        return value
+    # sys.exit() and sys.exit(0) end a program well.
     result = space.get("result")
-    if result is not None and result is not given:
-        return result
-    main = space.get("main")
-    if callable(main) and not returns:
-        return _call(main, job, space)
-    return SILENT
+    return SILENT if result is None or result is given else result
 
 
 def _compiled(source: str, filename: str) -> tuple[types.CodeType, bool]:
@@ -154,6 +160,10 @@ def _namespace(job: Mapping[str, Any], program: types.CodeType, filename: str) -
         idempotency_key=job["idempotency_key"],
         data=inputs,
     )
+    if job["auth"] is not None:
+        space["auth"] = job["auth"]
+    if "noetl.worker" in job["code"]:
+        sys.modules.update(names.secrets_modules(job["named"]))
     space["context"] = {
         **variables,
         "execution_id": job["execution_id"],
@@ -185,7 +195,7 @@ def _literal(value: Any) -> Any:
     text = value.strip()
     if (text[:1], text[-1:]) not in {("{", "}"), ("[", "]")}:
         return value
-    for parse in (json.loads, ast.literal_eval):
+    for parse in (encode.loads, ast.literal_eval):
         with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             return parse(text)
     return value
@@ -193,7 +203,8 @@ def _literal(value: Any) -> Any:
 
 def _call(main: Callable[..., Any], job: Mapping[str, Any], space: dict[str, Any]) -> Any:
     """Call the program's ``main`` with what its parameters name; None is an answer, too."""
-    offered = {name: space[name] for name in ("args", "input_data", "variables", "context")}
+    names_of_all = ("args", "input_data", "variables", "context", "auth")
+    offered = {name: space[name] for name in names_of_all if name in space}
     known = {**job["variables"], **offered, **{n: space[n] for n in _RESERVED}, **space["args"]}
     known["context"] = space["context"]
     positional: list[Any] = []
@@ -346,10 +357,18 @@ def _readable(text: str) -> str:
 def _traceback(exc: BaseException, filename: str) -> str:
     """The traceback from the program's first line on; the frames that called it are ours."""
     trace = exc.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename != filename:
+    while trace is not None and _is_ours(trace, filename):
         trace = trace.tb_next
     report = traceback.TracebackException(type(exc), exc, trace, compact=True)
     return "".join(report.format()).replace(f", in {BODY}\n", ", in <module>\n")
+
+
+def _is_ours(trace: types.TracebackType, filename: str) -> bool:
+    """Whether this frame comes before the user's: all do up to the program, or an agent's module."""
+    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(trace)]
+    if filename in files:
+        return files[0] != filename
+    return files[0].startswith((_OURS, "<frozen importlib")) or files[0] == _IMPORTS
 
 
 def _out_of_memory(job: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import json
 import os
@@ -12,7 +11,6 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -20,6 +18,7 @@ import orjson
 from app.errors import ToolError
 from app.tools import Context
 from app.tools.child import frames
+from app.tools.child.capture import Capture
 from app.tools.child.launcher import Spare, launcher
 from app.tools.child.modules import preloaded_for
 
@@ -29,6 +28,17 @@ GLANCE = 0.1
 PATIENCE = 10.0
 CHUNK = 1 << 16
 READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """The kind of process a job gets: of which interpreter (None: the worker's), in a jail or not."""
+
+    python: str | None = None
+    jailed: bool = False
+
+
+PLAIN = Where()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +55,17 @@ class Ended:
     stderr: str
 
 
-def run(
-    job: Mapping[str, Any], context: Context, *, timeout: float, folder: Path | None = None
-) -> Ended:
+def run(job: Mapping[str, Any], context: Context, *, timeout: float, where: Where = PLAIN) -> Ended:
     """Run *job* in a fresh child and wait for its answer or end. Raises ``ToolError`` for what the
-    child could not do at all, and for the errors it answered itself. *folder* and what is in it
-    become the child's own."""
+    child could not do at all, and for the errors it answered itself. The job's ``folder`` and what
+    is in it become the child's own."""
     preloaded = preloaded_for(job.get("code", ""))
     payload = _encode(job)
     ended = None
     while ended is None:
-        spare = _spare(preloaded)
-        if folder is not None and spare.uid is not None:
-            _give(folder, spare.uid)
+        spare = _spare(preloaded, where)
+        if job["folder"] is not None and spare.uid is not None:
+            _give(job["folder"], spare.uid)
         # The program's time begins when there is a process for it.
         ended = _Child(spare, context, payload).run(time.monotonic() + timeout)
     if ended.stopped:
@@ -67,16 +75,26 @@ def run(
     return ended
 
 
-def _give(folder: Path, uid: int) -> None:
-    for path in (folder, *folder.rglob("*")):
-        os.chown(path, uid, uid, follow_symlinks=False)
+def _give(folder: str, uid: int) -> None:
+    """Make *folder* and all in it that user's. Links in it lead nowhere."""
+    for _, folders, files, fd in os.fwalk(folder):
+        os.fchown(fd, uid, uid)
+        for name in (*folders, *files):
+            os.chown(name, uid, uid, dir_fd=fd, follow_symlinks=False)
 
 
-def _spare(preloaded: Sequence[str]) -> Spare:
+def _spare(preloaded: Sequence[str], where: Where = PLAIN) -> Spare:
     """A living child that waits. One that died waiting, or with its fork server, has run nothing."""
     for _ in range(10):
+        zygote = launcher.zygote(preloaded, executable=where.python, jailed=where.jailed)
+        if zygote.no_jail_because:
+            raise ToolError(
+                f"the profile jail cannot be had on this machine ({zygote.no_jail_because}); allow "
+                "its processes to make user namespaces, or use the profile plain",
+                kind="resource",
+            )
         try:
-            spare = launcher.zygote(preloaded).spare()
+            spare = zygote.spare()
         except OSError:
             continue
         if not select.select([spare.status], [], [], 0)[0]:
@@ -261,44 +279,6 @@ class _Child:
         return tag, bytes(memoryview(self.answer)[size : size + length])
 
 
-class Capture:
-    """The first *limit* bytes of a stream, passed on as they come; the rest is counted."""
-
-    def __init__(self, name: str, limit: int, log: Callable[[str, str], None]) -> None:
-        self.name = name
-        self.left = limit
-        self.limit = limit
-        self.dropped = 0
-        self._log = log
-        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-        self._pieces: list[str] = []
-
-    @property
-    def text(self) -> str:
-        return "".join(self._pieces)
-
-    def feed(self, data: bytes) -> None:
-        kept = data[: self.left]
-        self.left -= len(kept)
-        self.dropped += len(data) - len(kept)
-        if kept:
-            self._add(self._decode(kept))
-
-    def finish(self) -> None:
-        """Say what was dropped."""
-        self._add(self._decode(b"", True))
-        if self.dropped:
-            self._add(
-                f"\n[{self.dropped} more bytes of {self.name} were dropped; "
-                f"CALLBOARD_OUTPUT_BYTES keeps {self.limit}]\n"
-            )
-
-    def _add(self, text: str) -> None:
-        if text:
-            self._pieces.append(text)
-            self._log(self.name, text)
-
-
 def _encode(job: Mapping[str, Any]) -> bytes:
     try:
         return orjson.dumps(job, option=orjson.OPT_NON_STR_KEYS)
@@ -334,7 +314,21 @@ def parse(ended: Ended) -> Any:
     try:
         return orjson.loads(ended.payload)
     except ValueError as exc:
+        if _has_huge_number(ended.payload):
+            raise ToolError(
+                "the result holds a whole number that no float can hold; return it as text",
+                kind="schema",
+            ) from exc
         raise _unreadable() from exc
+
+
+def _has_huge_number(payload: bytes) -> bool:
+    """Whether *payload* is JSON all the same: orjson reads no numbers beyond floats."""
+    try:
+        json.loads(payload)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _unreadable() -> ToolError:
@@ -342,11 +336,20 @@ def _unreadable() -> ToolError:
 
 
 def child_job(context: Context, kind: str, **more: Any) -> dict[str, Any]:
-    """The fields every job has; *more* are those of its *kind*."""
+    """The fields every job has; *more* are those of its *kind*.
+
+    ``folder`` is one that the child shares with others of its step, ``files`` are texts by the
+    variable that shall name their file.
+    """
     return {
         "kind": kind,
         "memory": context.settings.python_memory,
         "result_bytes": context.settings.result_bytes,
+        "hidden": [str(context.settings.home)],
         "env": {},
+        "files": {},
+        "deps": {},
+        "cwd": None,
+        "folder": None,
         **more,
     }

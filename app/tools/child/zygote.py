@@ -21,9 +21,9 @@ import struct
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
-from app.tools.child import frames, isolate, program
+from app.tools.child import errands, frames, isolate, jail, program
 
 #: What comes with a new child's descriptors: its process id, or the negative errno of a failed fork.
 ANNOUNCED = struct.Struct("!i")
@@ -36,18 +36,27 @@ class Child(NamedTuple):
     folder: Path
 
 
+class Cell(NamedTuple):
+    """How children are kept: their user's most ``tasks``, a user each, a jail each."""
+
+    tasks: int
+    own_user: bool = False
+    jailed: bool = False
+
+
 class Server:
     """The loop. ``children`` are the steps' processes by id, ``removers`` clean up after them."""
 
-    def __init__(self, commands: socket.socket, base: Path) -> None:
+    def __init__(self, commands: socket.socket, base: Path, *, jailed: bool) -> None:
         self.pid = os.getpid()
+        self.jailed = jailed
         self.commands = commands
         self.base = base
         self.children: dict[int, Child] = {}
         self.removers: set[int] = set()
         self.folders: list[Path] = []
         self.numbers = itertools.count(1)
-        self.own_user = False
+        self.cell = Cell(0)
         self.selector = selectors.DefaultSelector()
         self.wake, wake_end = os.pipe()
         for fd in (self.wake, wake_end):
@@ -58,9 +67,9 @@ class Server:
 
     def serve(self) -> None:
         """Fork when asked, until the worker is gone."""
-        reason = isolate.why_not_drop()
-        self.own_user = reason is None
-        self.commands.sendall(json.dumps({"keeps_user_because": reason}).encode() + b"\n")
+        isolate.hide_memory()
+        greeting = self._greeting()
+        self.commands.sendall(json.dumps(greeting).encode() + b"\n")
         while True:
             for key, _ in self.selector.select():
                 if key.fileobj is self.commands:
@@ -74,6 +83,21 @@ class Server:
                     self._reap()
                 elif self._is_current(key.data, key.fd):
                     self._kill(key.data)
+
+    def _greeting(self) -> dict[str, str | None]:
+        """What becomes of the children here, and why it is not more."""
+        shared = isolate.why_not_drop()
+        tasks = isolate.common_tasks() if shared else isolate.MAX_TASKS
+        self.cell = Cell(tasks, own_user=shared is None, jailed=self.jailed)
+        reason = self._why_no_jail() if self.jailed else None
+        return {"keeps_user_because": shared, "no_jail_because": reason}
+
+    def _why_no_jail(self) -> str | None:
+        folder = self.base / "trial"
+        folder.mkdir(mode=0o700)
+        reason = jail.why_not(str(folder), isolate.FIRST_UID if self.cell.own_user else None)
+        folder.rmdir()
+        return reason
 
     def close(self) -> None:
         """Kill every child and remove their folders."""
@@ -91,14 +115,14 @@ class Server:
         ours, theirs = _channels()
         path = str(folder)
         try:
-            folder.mkdir(mode=0o700, exist_ok=True)
+            _make(folder)
             pid = os.fork()
         except OSError as exc:
             os.close(ours[-1])
             pid, told = -(exc.errno or 1), []
         else:
             if pid == 0:
-                _become_child(self.pid, ours[:3], path, own_user=self.own_user)
+                _become_child(self.pid, ours[:3], path, self.cell)
             self.children[pid] = Child(ours[3], folder)
             self.selector.register(ours[3], selectors.EVENT_READ, pid)
             told = theirs
@@ -168,7 +192,7 @@ class Server:
         return pid not in self.children and pid not in self.removers
 
 
-def main(fd: int, base: str, preloaded: Iterable[str]) -> None:
+def main(fd: int, base: str, preloaded: Iterable[str], *, jailed: bool) -> None:
     """Run until the worker's end of *fd* closes. *base* is the folder of the steps' folders."""
     for name in preloaded:
         importlib.import_module(name)
@@ -183,12 +207,12 @@ def main(fd: int, base: str, preloaded: Iterable[str]) -> None:
     isolate.adopt_orphans()
     gc.collect()
     gc.freeze()
-    server = Server(socket.socket(fileno=fd), Path(base))
+    server = Server(socket.socket(fileno=fd), Path(base), jailed=jailed)
     server.serve()
     server.close()
 
 
-def _become_child(parent: int, fds: Sequence[int], folder: str, *, own_user: bool) -> NoReturn:
+def _become_child(parent: int, fds: Sequence[int], folder: str, cell: Cell) -> NoReturn:
     """Turn this fork into a child: isolate it, wait for its job, run that, end."""
     try:
         os.setsid()
@@ -196,36 +220,43 @@ def _become_child(parent: int, fds: Sequence[int], folder: str, *, own_user: boo
         isolate.take_descriptors(*fds)
         isolate.die_with(parent)
         isolate.adopt_orphans()
-        uid = isolate.FIRST_UID + os.getpid() if own_user else None
-        isolate.move_in(folder, uid)
-        isolate.limit(own_user=own_user)
-        if uid is not None:
-            isolate.become(uid)
-            isolate.die_with(parent)
+        _give_up(parent, folder, cell)
         program.warm_up()
+        errands.prepare(errands.NOTHING)
         job = json.loads(frames.read(isolate.JOB_FD)[1])
+        isolate.enter(folder)
+        if cell.jailed:
+            jail.furnish(folder, job["hidden"], job["folder"])
         isolate.limit_memory(job["memory"])
-        os.environ.update(job["env"])
+        errands.prepare(job)
     except EOFError:
         os._exit(1)  # not needed any more
+    except errands.Impossible as exc:
+        program.answer_error(exc.kind, str(exc))
+        os._exit(1)
     except BaseException as exc:  # noqa: BLE001 (nothing may return into the fork server's loop)
         program.answer_error("resource", f"the step's process could not be set up: {exc}")
         os._exit(1)
-    _run(job)
-
-
-def _run(job: dict[str, Any]) -> NoReturn:
-    if job["kind"] == "python":
-        program.play(job)
     try:
-        if job["cwd"]:
-            os.chdir(job["cwd"])
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-        os.execvp(job["argv"][0], job["argv"])  # noqa: S606 (the program of the playbook, on purpose)
-    except OSError as exc:
-        program.answer_error("exit", f"{job['argv'][0]} could not be started: {exc}")
-        os._exit(127)
+        errands.run(job, jailed=cell.jailed)
+    finally:
+        # A program that took our builtins away; nothing may return into the fork server's loop.
+        os._exit(1)
+
+
+def _give_up(parent: int, folder: str, cell: Cell) -> None:
+    """What can be given up before the job is known: the user, and most that root may do."""
+    uid = isolate.FIRST_UID + os.getpid() if cell.own_user else None
+    isolate.move_in(folder, uid)
+    isolate.limit(cell.tasks)
+    isolate.show_memory()
+    if uid is not None:
+        isolate.become(uid)
+        isolate.die_with(parent)
+    elif os.geteuid() == 0 and not cell.jailed:
+        isolate.drop_capabilities(isolate.KEPT_CAPABILITIES)
+    if cell.jailed:
+        jail.enter()
 
 
 def _collect(pid: int) -> int | None:
@@ -277,6 +308,12 @@ def _remove_tree(folder: Path) -> None:
     import shutil  # loads three compression libraries, which every fork would have to carry
 
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make(folder: Path) -> None:
+    # Where it is removed meanwhile, its child makes it again.
+    with contextlib.suppress(FileExistsError, FileNotFoundError):
+        folder.mkdir(mode=0o700, parents=True)
 
 
 def _is_empty(folder: Path) -> bool:

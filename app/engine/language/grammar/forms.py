@@ -114,6 +114,7 @@ REQUIRES = Form(
     (
         Key("tools", "Kinds of tools that must be there.", _TEXTS),
         Key("features", "Features, in words.", _TEXTS),
+        Key("credentials", "Credentials that it uses under computed names.", _TEXTS),
     ),
 )
 

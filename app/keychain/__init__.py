@@ -1,0 +1,1 @@
+"""Secrets at rest and where they come from: encryption, providers, and the entries of a keychain."""
