@@ -36,6 +36,8 @@ began = time.perf_counter()
 total = sum(range(1000))
 return time.perf_counter() - began
 """
+#: Seconds between two calls, as the report of one step and the claim of the next put between them.
+PAUSE = 0.01
 #: Milliseconds that each may take beyond the bare call, at the median.
 GOALS = {"python": 1.5, "http": 1.5, "postgres": 1.0}
 
@@ -74,6 +76,7 @@ def _measured(case: Case, calls: int) -> dict[str, Any]:
         case.call(), case.bare()
     taken, bare = [], []
     for _ in range(calls):
+        time.sleep(PAUSE)
         taken.append(case.call() * 1000)
         bare.append(case.bare() * 1000)
     p50, without = statistics.median(taken), statistics.median(bare)

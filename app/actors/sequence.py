@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from app.actors.auth_names import with_auth
+from app.actors.secrets import SECRETS
 from app.engine.names import scope_key
 from app.engine.playbook import Rule, Step, Task
 from app.engine.policy import Action, choose, delay, jump_target
@@ -384,7 +385,9 @@ class TaskSequence:
         if all(isinstance(value, dict) for value in self.results.values()):
             for value in self.results.values():
                 flat.update(value)
-        return {**flat, **self.results}
+        # Of a task that looks secrets up only its own word is taken for what it found.
+        told = {task.name for task in self.step.tasks if task.kind == SECRETS}
+        return {**{name: flat[name] for name in flat if name not in told}, **self.results}
 
 
 def _as_error(exc: CallboardError) -> dict[str, Any]:

@@ -18,7 +18,8 @@ import structlog
 from app.actors.artifacts import KeptArtifacts
 from app.actors.batch import Batcher
 from app.actors.fetching import Asker, Fetched, Fetcher, referring
-from app.actors.printing import Printer, clean
+from app.actors.printing import Printer
+from app.actors.reporting import failed_instead, masked, printable, report_of
 from app.actors.secrets import SECRETS
 from app.actors.sequence import Outcome, TaskSequence
 from app.actors.shipping import Shipper
@@ -32,7 +33,6 @@ from app.engine.ports import Pointer
 from app.engine.templates.scope import Scope
 from app.engine.templates.template import render
 from app.errors import (
-    BadRequestError,
     CallboardError,
     ForbiddenError,
     ToolError,
@@ -219,64 +219,17 @@ class Runner:
             return
         # First, so that whoever sees the end finds all of it; but it is not waited for.
         output = self._shipper.end(attempt.printer) if attempt.printer else []
-        report = self._as_report(attempt, _masked(outcome, attempt.masker), duration_ms, key)
-        answer, _ = self._insist(report.model_copy(update={"output": output}), urgent=True)
-        if not answer.accepted:
-            log.info("report.refused", reason=answer.reason)
-
-    def _as_report(
-        self, attempt: Attempt, outcome: Outcome, duration_ms: float, key: str
-    ) -> Report:
         place = {
             **attempt.pointer._asdict(),
             "key": key,
             "duration_ms": duration_ms,
             "tail": printable(attempt.tail),
         }
-        if attempt.reason == "shutdown" and outcome.error is not None:
-            return Report(**place, outcome="interrupted")
-        if outcome.progress is not None:
-            return self._as_parked(place, outcome)
-        unfit = self._unfit({"result": outcome.result, "ctx": outcome.ctx})
-        ctx = None if unfit else dict(outcome.ctx) or None
-        error = outcome.error or unfit
-        if error is None:
-            selected = dict(outcome.selected) or None
-            return Report(
-                **place, outcome="done", result=outcome.result, selected=selected, ctx=ctx
-            )
-        return Report(
-            **place,
-            outcome="failed",
-            error=printable(dict(error)),
-            ctx=ctx,
-            retry_in=outcome.retry_in,
-        )
-
-    def _as_parked(self, place: Mapping[str, Any], outcome: Outcome) -> Report:
-        unfit = self._unfit({"progress": outcome.progress, "call": outcome.call})
-        if unfit is not None:
-            return Report(**place, outcome="failed", error=printable(unfit))
-        return Report(
-            **place,
-            outcome="parked",
-            progress=dict(outcome.progress or {}),
-            call=dict(outcome.call) if outcome.call else None,
-            retry_in=outcome.retry_in,
-        )
-
-    def _unfit(self, result: Any) -> dict[str, Any] | None:
-        """Why *result* cannot be kept; None where it can."""
-        try:
-            size = size_of(result)
-        except BadRequestError as exc:
-            message = f"the result is not plain JSON data: {exc}"
-            return {"kind": "schema", "message": message, "retryable": False}
-        most = self._settings.result_bytes
-        if size <= most:
-            return None
-        message = f"the result of {size} bytes is above the limit of {most} (setting CALLBOARD_RESULT_BYTES)"
-        return {"kind": "resource", "message": message, "retryable": False}
+        told = masked(outcome, attempt.masker)
+        report = report_of(place, told, reason=attempt.reason, most=self._settings.result_bytes)
+        answer, _ = self._insist(report.model_copy(update={"output": output}), urgent=True)
+        if not answer.accepted:
+            log.info("report.refused", reason=answer.reason)
 
     # ------------------------------------------------------------------ talking to the control plane
     def _send(self, items: Sequence[Claim | Report]) -> list[_Answer]:
@@ -307,7 +260,7 @@ class Runner:
                     raise UnavailableError(str(exc)) from exc
                 log.warning("control_plane.unsettled", error=str(exc), tries=tries)
                 if refused >= REFUSALS and isinstance(item, Report):
-                    item = _refused(item, exc)
+                    item = failed_instead(item, exc)
                 # Full jitter spreads the return of many workers.
                 self._stopping.wait(random.uniform(0, pause))  # noqa: S311 (guards nothing)
                 pause = min(pause * 2, _LONGEST_PAUSE)
@@ -390,45 +343,3 @@ def _tried_again(step: Step, pointer: Pointer, scope: Scope, outcome: Outcome) -
     most = whole(render(cursor.frame.max_attempts, scope)) or 1
     tried = int(scope.local.get("_tries", 0)) + 1
     return outcome if tried >= most else replace(outcome, retry_in=0.0)
-
-
-def _masked(outcome: Outcome, masker: Masker) -> Outcome:
-    """*outcome* without the secrets that its attempt was told."""
-    if not masker:
-        return outcome
-    data = masker.data
-    return replace(
-        outcome,
-        result=data(outcome.result),
-        error=data(outcome.error),
-        ctx=data(outcome.ctx),
-        progress=data(outcome.progress),
-        call=data(outcome.call),
-        selected=data(outcome.selected),
-    )
-
-
-def _refused(report: Report, reason: CallboardError) -> Report:
-    """The failure that stands for a report the control plane does not take."""
-    error = {"kind": "internal", "message": f"the report was refused: {reason}", "retryable": False}
-    nothing: dict[str, Any] = {
-        "result": None,
-        "ctx": None,
-        "tail": None,
-        "output": [],
-        "retry_in": None,
-    }
-    return report.model_copy(update={**nothing, "outcome": "failed", "error": printable(error)})
-
-
-def printable(value: Any) -> Any:
-    """*value* with what text in JSON and Postgres cannot hold (NUL, lone surrogates) replaced."""
-    if isinstance(value, str):
-        return clean(value)
-    if isinstance(value, Mapping):
-        return {printable(str(key)): printable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [printable(item) for item in value]
-    return (
-        value if value is None or isinstance(value, bool | int | float) else printable(str(value))
-    )

@@ -133,8 +133,8 @@ class Credentials:
         if row is None:
             raise NotFoundError(
                 f"there is no credential {name!r}",
-                remedy="add it with 'callboard credential add', or set "
-                f"NOETL_SECRET_{name.upper()} for the worker",
+                remedy="add it with 'callboard credential add', give its file to 'callboard run' "
+                f"with --credential, or set NOETL_SECRET_{name.upper()} for the worker",
             )
         if not self._is_test(started):
             _check_scope(row, "paths", "playbook", started.path)

@@ -12,7 +12,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from app.errors import ToolError
 from app.tools import Context
-from app.tools.auth import first, resolve
+from app.tools.auth import called, first, resolve
 
 FIELDS = {
     "host": ("host", "db_host", "server"),
@@ -40,16 +40,17 @@ def conninfo(auth: Any, context: Context) -> Conninfo:
     """The Postgres that *auth* means. Raises ``ToolError`` (kind auth)."""
     if auth is None:
         raise ToolError("postgres needs auth: the name of a credential, or its fields", kind="auth")
-    return conninfo_of(resolve(auth, context))
+    fields = resolve(auth, context)
+    return conninfo_of(fields, called(auth, fields))
 
 
-def conninfo_of(fields: Mapping[str, Any]) -> Conninfo:
+def conninfo_of(fields: Mapping[str, Any], what: str = "credential") -> Conninfo:
     """The Postgres that the *fields* of a credential describe. Raises ``ToolError`` (kind auth)."""
     known = {name: first(fields, *names) for name, names in FIELDS.items()}
     given = tuple((name, value) for name, value in known.items() if value is not None)
     url = first(fields, *URLS)
     if url is None and not given:
-        raise ToolError("the credential holds neither url nor host, user and database", kind="auth")
+        raise ToolError(f"the {what} holds neither url nor host, user and database", kind="auth")
     return _assembled(url or "", given)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from app.errors import ToolError
 from app.tools import Context
-from app.tools.auth import first, resolve
+from app.tools.auth import called, first, resolve
 from app.tools.http_transport import Certificate
 
 _API_KEY = {"api_key", "apikey", "header"}
@@ -32,8 +32,12 @@ def authenticate(
         return next((one for one in found if one is not None), None)
     fields = resolve(auth, context)
     certificate = _certificate(fields)
-    if certificate is None or _says_more(fields):
-        _login(fields, context, headers, params)
+    logs_in = certificate is None or _says_more(fields)
+    if logs_in and not _login(fields, context, headers, params):
+        raise ToolError(
+            f"the {called(auth, fields)} holds neither a token, nor an api_key, nor a username",
+            kind="auth",
+        )
     return certificate
 
 
@@ -43,7 +47,8 @@ def _are_aliases(auth: Mapping[str, Any]) -> bool:
 
 def _login(
     fields: Mapping[str, Any], context: Context, headers: dict[str, str], params: dict[str, Any]
-) -> None:
+) -> bool:
+    """Whether *fields* hold a login, which is added."""
     kind = (first(fields, "type", "auth_type", "scheme") or "").lower()
     user = first(fields, "username", "user", "login")
     key = first(fields, "api_key", "key")
@@ -62,9 +67,8 @@ def _login(
             kind="auth",
         )
     else:
-        raise ToolError(
-            "the credential holds neither a token, nor an api_key, nor a username", kind="auth"
-        )
+        return False
+    return True
 
 
 def basic(pair: str, context: Context) -> str:

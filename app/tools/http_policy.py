@@ -84,13 +84,20 @@ class Policy:
         if port in self._ports:
             self._check_own(shown, found, port)
 
+    def check_place(self, host: str, port: int) -> None:
+        """Both, for a client that looks the name up by itself: where it leads now."""
+        self.check_name(host, port)
+        for address in _addresses(host):
+            self.check(host, str(address), port)
+
     def _check_own(self, shown: str, found: Address, port: int) -> None:
-        here = is_here(found)
+        meant = {_plain(one) for one in _all(found)}
+        here = any(map(is_here, meant))
         for endpoint in self.own:
             if endpoint.port != port:
                 continue
             theirs = _addresses(endpoint.host)
-            if _plain(found) in theirs or (here and any(is_here(one) for one in theirs)):
+            if meant & theirs or (here and any(is_here(one) for one in theirs)):
                 raise _refused(f"{shown}, port {port}", endpoint.what)
 
 

@@ -19,7 +19,7 @@ from app.tools.nats_connections import Connected, connections
 from app.tools.nats_errors import classify
 from app.tools.nats_messages import CORE, STREAMS
 from app.tools.nats_request import Input
-from app.tools.nats_servers import Server, password_in, server_of
+from app.tools.nats_servers import Server, check_place, password_in, server_of
 from app.tools.nats_stores import KEYS, OBJECTS
 from app.tools.sources import seconds
 
@@ -70,7 +70,9 @@ def server_named(request: Input, context: Context) -> Server:
     if inside := password_in(request.url):
         secret.append(inside)
     context.secrets.conceal(*secret)
-    return server_of({**fields, **given})
+    server = server_of({**fields, **given})
+    check_place(server, context.settings)
+    return server
 
 
 tool = Tool("nats", input=Input, run=run, queue="io")

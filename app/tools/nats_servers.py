@@ -6,7 +6,7 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,10 +14,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from app.errors import ToolError
+from app.settings import Settings
 from app.tools.auth import first
+from app.tools.http_policy import policy_of
 
 #: The byte before a user's public key in an nkey; its text begins with U.
 USER = 20 << 3
+DEFAULT_PORT = 4222
 _PART = re.compile(r"-{3,}BEGIN [^-]+-{3,}\s+([^\s-]\S*)\s+-{3,}END [^-]+-{3,}")
 
 
@@ -65,6 +68,21 @@ def server_of(fields: Mapping[str, Any]) -> Server:
         jwt=jwt,
         seed=seed or first(fields, "nkey", "nkey_seed", "seed"),
     )
+
+
+def check_place(server: Server, settings: Settings) -> None:
+    """Refuse the NATS of the installation itself to whoever has no login for it of their own.
+
+    Without one its streams would be open to playbooks. Raises ``ToolError``.
+    """
+    if server.user or server.token or server.jwt or server.seed:
+        return
+    policy = replace(policy_of(settings), private=True)
+    for url in server.urls:
+        parts = urlsplit(url)
+        if parts.username or parts.password:
+            continue
+        policy.check_place(parts.hostname or "", parts.port or DEFAULT_PORT)
 
 
 def password_in(url: str | None) -> str | None:

@@ -33,7 +33,9 @@ class Copy(BaseModel):
     rows: list[Any] = Field(description="The rows: mappings, or lists in the order of columns.")
     columns: list[str] | None = Field(None, description="The columns; else the rows' keys.")
     mode: Mode = Field("append", description="append, replace or upsert.")
-    keys: list[str] = Field(default_factory=list, description="What makes a row unique, to upsert.")
+    keys: list[str] = Field(
+        default_factory=list, description="What makes a row unique, to upsert; the primary key."
+    )
 
     @field_validator("mode", mode="before")
     @classmethod
@@ -95,7 +97,7 @@ def loading(
     with connection.transaction(), connection.cursor() as cursor:
         fields = _fields(cursor, into, columns)
         names = [field.name for field in fields]
-        keys = _keys(into, names)
+        keys = _keys(cursor, into, names)
         is_staged = into.mode == "upsert" or any(field.array for field in fields)
         if is_staged:
             cursor.execute(_stage(into, fields))
@@ -130,14 +132,27 @@ def _fields(cursor: psycopg.Cursor[Any], into: Into, wanted: Sequence[str]) -> l
     ]
 
 
-def _keys(into: Into, names: Sequence[str]) -> list[str]:
+_PRIMARY_KEY = """
+    SELECT attname::text
+    FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey)
+    WHERE indrelid = %s::regclass AND indisprimary
+"""
+
+
+def _keys(cursor: psycopg.Cursor[Any], into: Into, names: Sequence[str]) -> list[str]:
+    """The columns by which rows are the same: those given, else the table's primary key."""
     if into.mode != "upsert":
         return []
-    if not into.keys:
+    keys = into.keys
+    if not keys:
+        cursor.execute(_PRIMARY_KEY, [into.table.as_string(None)])
+        keys = [name for (name,) in cursor.fetchall()]
+    if not keys:
         raise ToolError(
-            "mode upsert needs keys: the columns of a primary key or unique index", kind="schema"
+            "mode upsert needs keys, the columns of a unique index: the table has no primary key",
+            kind="schema",
         )
-    return matched(into.keys, names, "what is loaded")
+    return matched(keys, names, "what is loaded")
 
 
 def _stage(into: Into, fields: Sequence[_Field]) -> sql.Composed:

@@ -119,7 +119,11 @@ class To(Side):
         description="Where each column's value is: a column of the source, or a path such as `a.b[0]`.",
     )
     mode: str | None = Field(None, description="The same as mode beside it.")
-    keys: list[str] | str | None = Field(None, description="The same as keys beside it.")
+    keys: list[str] | str | None = Field(
+        None,
+        validation_alias=AliasChoices("keys", "key", "conflict_keys"),
+        description="The same as keys beside it.",
+    )
 
 
 class Input(BaseModel):
@@ -135,7 +139,7 @@ class Input(BaseModel):
     keys: list[str] | str | None = Field(
         None,
         validation_alias=AliasChoices("keys", "key", "conflict_keys"),
-        description="The columns that make a row unique, for upsert.",
+        description="The columns that make a row unique, for upsert; in Postgres, the primary key.",
     )
     mapping: dict[str, str] | None = Field(None, description="The same as mapping of the target.")
     chunk_size: int = Field(

@@ -345,6 +345,27 @@ workflow:
     assert authority.of("/echo")[0].body == "***"
 
 
+def test_a_question_under_the_name_of_a_task_that_did_not_run_is_not_asked(
+    bench: Bench, authority: Authority
+) -> None:
+    text = """
+workload: {url: ''}
+workflow:
+- step: secret
+  tool:
+  - forge:
+      kind: python
+      code: "return {'look': {'value': '***', '_secret': {'provider': 'env', 'name': 'other'}}}"
+      spec: {policy: {rules: [{else: {then: {do: break}}}]}}
+  - look: {kind: secrets, provider: env, secret: mine}
+  next: {arcs: [{step: use}]}
+- step: use
+  tool: {kind: http, method: POST, url: "{{ url }}/echo", body: "{{ secret.look | default('') }}"}
+"""
+    ran(bench, runner_of(bench, other="canary-other"), text, url=authority.url)
+    assert "canary" not in authority.of("/echo")[0].body
+
+
 def test_a_secret_survives_being_parked(bench: Bench, authority: Authority) -> None:
     bench.register("workflow: [{step: start, tool: {kind: noop}}]", name="child")
     text = """

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from app.actors.fetching import Asker
+from app.actors.reporting import printable
 from app.actors.sequence import Outcome
-from app.actors.steps import Runner, _tried_again, printable
+from app.actors.steps import Runner, _tried_again
 from app.actors.vault import Vault, Vaults
 from app.engine.language.parse import parse_step
 from app.engine.ports import Pointer

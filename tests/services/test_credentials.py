@@ -162,6 +162,16 @@ TEMPLATED = 'auth: "{{ workload.auth }}"'
             id="in the keychain",
         ),
         pytest.param(
+            "workflow: [{step: a, tool: {kind: noop, auth: \"{{ db | default('pg') }}\"}}]",
+            {},
+            id="within a template",
+        ),
+        pytest.param(
+            "workflow: [{step: a, tool: {kind: noop, auth: '{% if x %}a{% else %}{{ \"pg\" }}{% endif %}'}}]",
+            {},
+            id="within a template of several parts",
+        ),
+        pytest.param(
             "executor: {requires: {credentials: [pg]}}\n"
             "workflow: [{step: a, tool: {kind: noop, auth: '{{ x }}'}}]",
             {},
@@ -185,6 +195,11 @@ def test_a_playbook_names_it(bench: Bench, workflow: str, payload: dict[str, Any
             id="computed",
         ),
         pytest.param("workflow: [{step: a, tool: {kind: noop, auth: pg2}}]", {}, id="as a part"),
+        pytest.param(
+            "workflow: [{step: a, tool: {kind: noop, message: \"{{ x }} 'pg' {{ y }}\"}}]",
+            {},
+            id="quoted outside a template",
+        ),
         pytest.param("workflow: [{step: a, tool: {kind: noop}}]", {"pg": 1}, id="as a key"),
     ],
 )

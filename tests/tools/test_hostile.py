@@ -21,7 +21,7 @@ import pytest
 from app.errors import ToolError
 from app.settings import Settings
 from app.tools import Context
-from app.tools.child.launcher import Launcher, launcher
+from app.tools.child.launcher import Launcher, launcher, sweep
 from app.tools.child.modules import FULL, LIGHT
 from app.tools.child.run import _spare
 
@@ -276,6 +276,44 @@ def test_gets_a_clear_error_and_the_next_step_is_fine(
     assert call("python", {"code": "result = 1"}) == 1
     pid = int(output.text("stdout").partition("\n")[0])
     wait_until(lambda: not left_of(pid), seconds=5)
+
+
+FORGED = """
+import json, os, struct
+text = json.dumps({"kind": "k" * 100_000, "message": "m" * 5_000_000, "py": {"exception": "e" * 9}})
+os.write(3, struct.pack("!cQ", b"E", len(text)))
+rest = text.encode()
+while rest: rest = rest[os.write(3, rest):]
+os._exit(0)
+"""
+
+
+def test_an_error_that_a_program_makes_up_is_bounded(fail: Any) -> None:
+    error = fail("python", {"code": FORGED})
+    assert len(error.message) <= 4_096
+    assert len(str(error.to_dict())) < 6_000
+
+
+def test_what_a_fork_server_left_that_was_killed_with_its_worker_is_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The keys that a step was given are in files there."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    names = ("callboard-children-1", "callboard-children-2", "other")
+    left, fresh, other = (tmp_path / name for name in names)
+    for folder in (left, fresh, other):
+        (folder / "1").mkdir(parents=True)
+        (folder / "1" / ".key-0").write_text("canary")
+    own = Launcher()
+    held = own.zygote(LIGHT).base
+    for folder in (left, other, held):
+        os.utime(folder, (0, 0))
+    sweep()
+    try:
+        assert [folder.exists() for folder in (left, fresh, other, held)] == [False, *[True] * 3]
+    finally:
+        own.close()
+    assert not held.exists()
 
 
 def test_there_are_forty_of_them() -> None:

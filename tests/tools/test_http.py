@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -162,6 +163,16 @@ def test_a_header_may_end_in_a_value_that_is_missing(call: Any, server: Any) -> 
 def test_the_status_of_an_error_has_three_names(fail: Any, server: Any) -> None:
     error = fail("http", {"url": f"{server.url}/status/503"}).to_dict()
     assert [error[name] for name in ("status_code", "http_status", "status")] == [503, 503, 503]
+
+
+@pytest.mark.parametrize("auth", ["pg", {"credential": "pg"}, {"db": {"credential": "pg"}}])
+def test_a_credential_without_a_login_is_named(fail: Any, server: Any, auth: Any) -> None:
+    secrets = Known(
+        {"pg": json.dumps({"db_host": "h", "db_password": "canary"})}, {"pg": "postgres"}
+    )
+    error = fail("http", {"url": server.url, "auth": auth}, secrets=secrets)
+    assert "the credential 'pg' (type postgres) holds neither a token" in error.message
+    assert "canary" not in str(error)
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,9 @@ def _ours(what: str, server: Any) -> dict[str, Any]:
     return known[what]
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2", "0.0.0.0", "2130706433"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost", "127.0.0.2", "0.0.0.0", "2130706433", "[64:ff9b::7f00:1]"]
+)
 @pytest.mark.parametrize(
     "what",
     [

@@ -24,7 +24,7 @@ from app.embedded.nats import EmbeddedNats
 from app.errors import ToolError
 from app.local import run_playbook
 from app.settings import load
-from app.tools import load_tool
+from app.tools import Context, load_tool
 from app.tools.nats_connections import Connections, connections
 from app.tools.nats_servers import public_key, server_of
 from app.tools.nats_values import OUR_STREAMS, OUR_SUBJECTS
@@ -578,3 +578,16 @@ def test_a_playbook_keeps_a_value_and_reads_it(
     assert ended.status == "COMPLETED", ended.error
     assert ended.result["value"] == 1
     assert ask("js_stream_info", stream=stream)["messages"] == 2
+
+
+def test_our_own_nats_without_a_login_is_refused_whatever_it_is_called(
+    fail: Fail, context: Context
+) -> None:
+    settings = load({}, nats_url="nats://127.0.0.1:4321").settings
+    config = {"operation": "kv_get", "bucket": "b", "key": "k"}
+    for url in ("nats://127.0.0.1:4321", "nats://localhost:4321", "nats://[::1]:4321"):
+        error = fail("nats", {**config, "url": url}, settings=settings)
+        assert "this installation's NATS" in error.message, url
+    # With a login of its own it is tried; nobody listens there.
+    error = fail("nats", {**config, "url": "nats://me:x@127.0.0.1:4321"}, settings=settings)
+    assert error.kind == "connection"

@@ -161,6 +161,14 @@ def test_bad_auth(fail: Run, auth: Any, kind: str) -> None:
     assert "canary" not in str(error) + str(error.__cause__) + str(error.details)
 
 
+@pytest.mark.parametrize("auth", ["api", {"credential": "api"}, {"db": {"credential": "api"}}])
+def test_a_credential_that_is_none_of_postgres_is_named(fail: Run, auth: Any) -> None:
+    secrets = Known({"api": json.dumps({"token": "canary"})}, {"api": "bearer"})
+    error = fail("postgres", {"auth": auth, "query": "select 1"}, secrets=secrets)
+    assert "credential 'api' (type bearer) holds neither url nor host" in error.message
+    assert "canary" not in str(error)
+
+
 def test_a_wrong_database_is_named(fail: Run, url: str) -> None:
     wrong = urlsplit(url)._replace(path="/no_such_db").geturl()
     error = fail("postgres", {"auth": {"url": wrong}, "query": "select 1"})
@@ -477,7 +485,7 @@ def test_copy_needs_no_sql(call: Run, sql: Run, url: str) -> None:
         ({"mode": "append"}, "constraint"),
         ({"mode": "replace"}, {5: "new", 6: "six"}),
         ({"mode": "upsert", "keys": ["id"]}, {1: "old", 5: "last", 6: "six"}),
-        ({"mode": "upsert"}, "keys"),
+        ({"mode": "upsert"}, {1: "old", 5: "last", 6: "six"}),
     ],
 )
 def test_modes_of_copy(sql: Run, bad: Run, config: dict[str, Any], expected: Any) -> None:

@@ -10,12 +10,22 @@ from jsonschema import Draft202012Validator
 from app.tools import kinds, load_tool
 
 LEAST: dict[str, dict[str, Any]] = {
+    "agent": {"entrypoint": "module:attribute"},
+    "artifact": {"result_ref": None},
+    "credential": {"auth": "warehouse"},
     "duckdb": {"query": "select 1"},
     "http": {"url": "http://localhost"},
+    "mcp": {"endpoint": "http://localhost", "tool": "add"},
+    "nats": {"operation": "kv_get"},
     "playbook": {"path": "some/where"},
     "postgres": {"query": "select 1", "auth": "warehouse"},
     "python": {"code": "return 1"},
+    "script": {"script": {"uri": "program.sh"}},
     "shell": {"cmd": "true"},
+    "transfer": {
+        "source": {"type": "file", "path": "a.csv"},
+        "target": {"type": "file", "path": "b.csv"},
+    },
 }
 
 

@@ -40,6 +40,7 @@ def db(postgres: str) -> Iterator[psycopg.Connection[Any]]:
         connection.execute("set search_path = probe")
         connection.execute(f"create table src ({COLUMNS}); create table dst ({COLUMNS})".encode())
         connection.execute(FILL.format("src").encode())
+        connection.execute("create table keyless (like dst)")
         yield connection
 
 
@@ -157,6 +158,23 @@ def test_of_two_rows_with_the_same_key_the_later_wins(
     mapping = {"id": "column1", "name": "column2"}
     move(twice, {**DST, "mapping": mapping}, mode="upsert", keys="id")
     assert rows_of(db, "dst", "id, name") == [(1, "last"), (2, "other")]
+
+
+@pytest.mark.parametrize("keys", [{}, {"key": "id"}, {"conflict_keys": ["id"]}])
+def test_upsert_goes_by_the_keys_of_the_target_or_its_primary_key(
+    move: Run, db: psycopg.Connection[Any], keys: dict[str, Any]
+) -> None:
+    db.execute("insert into dst (id, name) values (1, 'old')")
+    move({**PG, "query": "select 1 as id, 'new' as name"}, {**DST, **keys}, mode="upsert")
+    assert rows_of(db, "dst", "id, name") == [(1, "new")]
+
+
+def test_upsert_by_a_primary_key_of_several_columns(move: Run, db: psycopg.Connection[Any]) -> None:
+    db.execute("create table pairs (a int, name text, b int, primary key (b, a))")
+    db.execute("insert into pairs values (1, 'old', 1), (1, 'kept', 2)")
+    source = {**PG, "query": "select 1 as a, 'new' as name, 1 as b"}
+    move(source, {**PG, "table": "probe.pairs"}, mode="upsert")
+    assert rows_of(db, "pairs", "name, b") == [("kept", 2), ("new", 1)]
 
 
 def test_rows_that_are_all_key_are_left_alone(move: Run, db: psycopg.Connection[Any]) -> None:
@@ -403,7 +421,7 @@ BAD = [
     ({**PG, "query": "select 1 as nope"}, DST, {}, "schema", "has no column nope; it has id, name"),
     ({**PG, "query": "select 'x' as id"}, DST, {}, "client_error", "COPY dst, line 1, column id"),
     (SRC, {**PG, "table": "probe.nope"}, {}, "schema", "target: relation"),
-    (SRC, DST, {"mode": "upsert"}, "schema", "needs keys"),
+    (SRC, {**PG, "table": "probe.keyless"}, {"mode": "upsert"}, "schema", "needs keys"),
     (SRC, DST, {"mode": "upsert", "keys": "nope"}, "schema", "no column nope"),
     (SRC, DST, {"mode": "upsert", "keys": "name"}, "schema", "no unique"),
     (SRC, DST, {"mode": "merge"}, "schema", "'merge' is none of"),

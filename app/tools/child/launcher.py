@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -40,6 +42,12 @@ main(int(sys.argv[1]), sys.argv[2], sys.argv[5].split(), jailed=sys.argv[6] == "
 SPARES = 4
 
 
+#: What the names of fork servers' folders begin with.
+_FOLDERS = "callboard-children-"
+#: Seconds after which a folder that nobody holds is nobody's: it is held a moment after it is made.
+_YOUNG = 60.0
+
+
 class Spare(NamedTuple):
     """A waiting child. Its descriptors (job, stdout, stderr, status) belong to who takes it."""
 
@@ -62,7 +70,8 @@ class Zygote:
     """One fork server. ``spare`` may be called by many threads at once."""
 
     def __init__(self, executable: str, preloaded: Sequence[str], *, jailed: bool = False) -> None:
-        self.base = Path(tempfile.mkdtemp(prefix="callboard-steps-"))
+        self.base = Path(tempfile.mkdtemp(prefix=_FOLDERS))
+        self._hold = _held(self.base)
         self.base.chmod(0o711)  # children with users of their own pass through it
         self.owner = os.getpid()
         self._lock = threading.Lock()
@@ -92,6 +101,7 @@ class Zygote:
             )
         except OSError as exc:
             self._socket.close()
+            os.close(self._hold)
             shutil.rmtree(self.base, ignore_errors=True)
             raise ToolError(f"{executable} could not be started: {exc}", kind="not_found") from exc
         finally:
@@ -150,6 +160,7 @@ class Zygote:
     def close(self) -> None:
         """Stop it and every child; returns when they are gone."""
         self._socket.close()
+        os.close(self._hold)
         if self.owner != os.getpid():
             return
         try:
@@ -176,6 +187,25 @@ class Zygote:
             )
         greeting: dict[str, str | None] = json.loads(line)
         return greeting
+
+
+def _held(folder: Path) -> int:
+    """A descriptor that holds *folder* until it is closed, as it is where we are killed."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return fd
+
+
+def sweep() -> None:
+    """Remove what fork servers left that were killed together with their worker: keys, too."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDERS}*"):
+        # Another's, or held, or gone.
+        with contextlib.suppress(OSError):
+            about = folder.lstat()
+            if about.st_uid == os.geteuid() and time.time() - about.st_mtime > _YOUNG:
+                fd = _held(folder)
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(fd)
 
 
 class Breed(NamedTuple):
@@ -211,6 +241,8 @@ class Launcher:
                 if current.owner == os.getpid():
                     log.warning("the process that starts steps died; starting it again")
             hide_memory()
+            if not self._zygotes:
+                sweep()
             made = self._zygotes[breed] = Zygote(breed.executable, preloaded, jailed=jailed)
             if current is None and made.keeps_user_because and os.geteuid() == 0:
                 log.warning("steps run as root", because=made.keeps_user_because)

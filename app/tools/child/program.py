@@ -10,6 +10,7 @@ import inspect
 import json
 import linecache
 import os
+import re
 import sys
 import threading
 import traceback
@@ -21,6 +22,8 @@ from typing import Any, NoReturn
 from app.tools.child import agents, encode, frames, names
 from app.tools.child.isolate import JOB_FD
 
+#: What a program with a top-level ``return`` usually shows at first sight.
+_RETURN = re.compile(r"^return\b", re.MULTILINE)
 #: The value of a program that gave no result.
 SILENT = object()
 #: The function that a program with a top-level ``return`` becomes; it returns ``...`` at its end.
@@ -61,15 +64,20 @@ def play(job: Mapping[str, Any]) -> NoReturn:
 def warm_up() -> None:
     """Touch what every program needs, while nobody waits: after a fork each first write to a page
     costs a copy, and those copies were the larger half of a short step's time."""
-    job = json.loads(_WARM_UP)
-    encode.encode(_value(job, "<step>"), 1024)
+    for code in _WARM_UPS:
+        job = json.loads(_WARM_UP) | {"code": code}
+        encode.encode(_value(job, "<step>"), 1024)
     linecache.cache.pop("<step>", None)
     _flush()
 
 
+#: A program with a ``main``, and one with a top-level ``return``, which is compiled otherwise.
+_WARM_UPS = (
+    "def main(a):\n    b = [n for n in a]\n    return {'b': b}",
+    "import time\nb = [n for n in a]\nreturn {'b': b}",
+)
 _WARM_UP = json.dumps(
     {
-        "code": "def main(a):\n    b = [n for n in a]\n    return {'b': b}",
         "input": {"a": "[1]"},
         "variables": {},
         "libs": {},
@@ -121,15 +129,23 @@ def _value(job: Mapping[str, Any], filename: str) -> Any:
 
 def _compiled(source: str, filename: str) -> tuple[types.CodeType, bool]:
     """The program, and whether it has a top-level ``return``."""
+    if _RETURN.search(source):
+        return _with_return(source, filename)
     try:
         return compile(source, filename, "exec", dont_inherit=True), False
     except SyntaxError as exc:
         if exc.msg != "'return' outside function":
             raise
-        tree = ast.parse(source, filename)
-        if not _returns(tree):  # it stands in a class
-            raise
-        return compile(_as_function(tree), filename, "exec", dont_inherit=True), True
+        return _with_return(source, filename)
+
+
+def _with_return(source: str, filename: str) -> tuple[types.CodeType, bool]:
+    """The program as a function, where the ``return`` in it is one of the top level."""
+    tree = ast.parse(source, filename)
+    returns = _returns(tree)
+    # Otherwise it stands in a text, or in a class, which the compiler complains of.
+    whole = _as_function(tree) if returns else source
+    return compile(whole, filename, "exec", dont_inherit=True), returns
 
 
 def _namespace(job: Mapping[str, Any], program: types.CodeType, filename: str) -> dict[str, Any]:

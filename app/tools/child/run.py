@@ -21,12 +21,15 @@ from app.tools.child import frames
 from app.tools.child.capture import Capture
 from app.tools.child.launcher import Spare, launcher
 from app.tools.child.modules import preloaded_for
+from app.tools.child.program import MAX_MESSAGE, MAX_TRACEBACK
 
 #: How often a waiting worker thread looks whether its attempt was cancelled, in seconds.
 GLANCE = 0.1
 #: How long a killed child may take to be gone before the fork server itself is given up.
 PATIENCE = 10.0
 CHUNK = 1 << 16
+#: Bytes of an error with its traceback, quoted as JSON.
+MOST_OF_ERROR = 8 * (MAX_MESSAGE + MAX_TRACEBACK)
 READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
 
 
@@ -300,12 +303,15 @@ def _error(ended: Ended) -> ToolError:
     error = parse(ended)
     if not isinstance(error, dict) or not isinstance(error.get("message"), str):
         return _unreadable()
+    # A program may answer in our place: what it says of itself is bounded, as ours is.
     py = error.get("py")
+    if len(ended.payload) > MOST_OF_ERROR or not isinstance(py, dict):
+        py = {}
     return ToolError(
-        error["message"],
-        kind=str(error.get("kind")),
-        details={"py": py} if isinstance(py, dict) else {},
-        error_code=str(py["exception"]) if isinstance(py, dict) and "exception" in py else None,
+        error["message"][:MAX_MESSAGE],
+        kind=str(error.get("kind"))[:100],
+        details={"py": py} if py else {},
+        error_code=str(py["exception"])[:200] if "exception" in py else None,
     )
 
 
