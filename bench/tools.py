@@ -78,6 +78,7 @@ def _measured(case: Case, calls: int) -> dict[str, Any]:
     for _ in range(calls):
         time.sleep(PAUSE)
         taken.append(case.call() * 1000)
+        time.sleep(PAUSE)
         bare.append(case.bare() * 1000)
     p50, without = statistics.median(taken), statistics.median(bare)
     return {

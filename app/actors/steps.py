@@ -225,11 +225,22 @@ class Runner:
             "duration_ms": duration_ms,
             "tail": printable(attempt.tail),
         }
-        told = masked(outcome, attempt.masker)
-        report = report_of(place, told, reason=attempt.reason, most=self._settings.result_bytes)
+        report = self._told(attempt, place, outcome)
         answer, _ = self._insist(report.model_copy(update={"output": output}), urgent=True)
         if not answer.accepted:
             log.info("report.refused", reason=answer.reason)
+
+    def _told(self, attempt: Attempt, place: Mapping[str, Any], outcome: Outcome) -> Report:
+        """The report; one that cannot be made must end the step all the same, and tell no secret."""
+        most = self._settings.result_bytes
+        try:
+            told = masked(outcome, attempt.masker)
+            return report_of(place, told, reason=attempt.reason, most=most)
+        except Exception as exc:
+            log.exception("report.failed")
+            message = f"the outcome could not be reported: {type(exc).__name__}"
+            error = {"kind": "internal", "message": message, "retryable": False}
+            return report_of(place, Outcome(error=error), reason=attempt.reason, most=most)
 
     # ------------------------------------------------------------------ talking to the control plane
     def _send(self, items: Sequence[Claim | Report]) -> list[_Answer]:

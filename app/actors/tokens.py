@@ -189,6 +189,9 @@ class SharedTokens:
             # The turn is kept until it runs out: no worker asks again before.
             log.warning("keychain.not_renewed", entry=entry.name, error=str(exc))
             return _held(answer.data, left, min(AGAIN, left))
+        except Exception:  # a bug of ours: others shall not wait until our turn runs out
+            self._put(TokenPut(**request.model_dump()))
+            raise
         life = entry.life(found.expires_in)
         fields = dict(found.fields)
         if life <= 0:

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from app.engine.credential_names import names_in, texts_in
+from app.engine.credential_names import computed_names, names_in, texts_in
 from app.engine.credential_types import check
 from app.engine.credentials import Credential
 from app.engine.custody import CredentialDraft, CredentialRow, Custody, for_credential
@@ -128,7 +128,7 @@ class Credentials:
         started, queue = self._claimants.check(
             request, request.worker, pool=pool, what=f"credential {name!r}"
         )
-        self._check_named(started, name)
+        self._check_named(started, request.step, name)
         row = self._store.named(name)
         if row is None:
             raise NotFoundError(
@@ -160,12 +160,15 @@ class Credentials:
         data: dict[str, Any] = loads(self._sealer.open(row.sealed, for_credential(row.name)))
         return data
 
-    def _check_named(self, started: ExecutionStarted, name: str) -> None:
+    def _check_named(self, started: ExecutionStarted, step: str, name: str) -> None:
         names = self._named.get(started.catalog_id)
         if names is None:
             names = names_in(self._catalog.playbook(started.catalog_id))
             self._named.put(started.catalog_id, names)
-        if name not in names and all(text != name for text in texts_in(started.workload)):
+        known = name in names or any(text == name for text in texts_in(started.workload))
+        if not known and name not in computed_names(
+            self._catalog.playbook(started.catalog_id), step, started.workload
+        ):
             raise ForbiddenError(
                 f"the playbook {started.path!r} does not name the credential {name!r}",
                 remedy="write its name out, give it in the payload, or list it under "

@@ -67,6 +67,11 @@ class Input(BaseModel):
     headers: dict[str, Any] | None = Field(
         None, description="Headers of every message; those that are null are left out."
     )
+    fail_on_error: bool = Field(
+        False,
+        description="Whether an error that the tool reports (`isError`) fails the step; otherwise "
+        "it is a result with `status: error`.",
+    )
     timeout: Time = Field(
         DEFAULT_TIMEOUT,
         validation_alias=AliasChoices("timeout", "timeout_seconds"),
@@ -111,7 +116,9 @@ def run(request: Input, context: Context) -> dict[str, Any]:
         "data": _data(request.method, result),
     }
     if fields.get("isError"):
-        raise _tool_failed(request, {**answer, "status": "error"})
+        answer["status"] = "error"
+        if request.fail_on_error:
+            raise _tool_failed(request, answer)
     return answer
 
 

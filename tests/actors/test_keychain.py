@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from app.actors.steps import Runner
 from app.engine.encoding import dumps
 from app.engine.ports import ExecutionFilter, Pointer
+from app.keychain.entries import KINDS
 from app.services.control import Ports, control
 from app.services.desk import Desk
 from app.settings import load
@@ -217,6 +218,19 @@ def test_a_failure_is_asked_for_once_by_those_who_wait(bench: Bench, authority: 
     ends: list[Any] = [bench.log(execution_id)[-1].event for execution_id, _ in begun_ones]
     assert [(end.type, end.error["kind"]) for end in ends] == [("step.failed", "auth")] * 8
     assert len(authority.of("/token")) == 1
+
+
+def test_a_turn_ends_whatever_happens_in_it(
+    bench: Bench, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: object) -> NoReturn:
+        raise TypeError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setitem(KINDS, "oauth2", replace(KINDS["oauth2"], resolve=crash))
+        assert ran(bench, runner_of(bench), API, url=authority.url).type == "step.failed"
+    # The clock stands still, so a turn that was not given back would never run out.
+    assert ran(bench, runner_of(bench, "other"), API, url=authority.url).type == "step.done"
 
 
 def test_different_workloads_do_not_share_a_secret(bench: Bench, authority: Authority) -> None:

@@ -93,6 +93,19 @@ def test_a_crash_of_a_tool_ends_the_step(bench: Bench, monkeypatch: pytest.Monke
     assert (event.type, event.error["kind"]) == ("step.failed", "internal")
 
 
+def test_an_outcome_that_cannot_be_reported_ends_the_step(
+    bench: Bench,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def crash(*_: object) -> None:
+        raise RuntimeError("a bug of ours that tells a secret")
+
+    monkeypatch.setattr("app.actors.steps.masked", crash)
+    event = ended(bench, "{kind: noop}")
+    assert (event.type, event.error["kind"]) == ("step.failed", "internal")
+    assert "secret" not in event.error["message"]
+
+
 def test_a_refused_claim_runs_nothing(bench: Bench) -> None:  # noqa: F811
     execution_id = bench.start(step("{kind: noop}"))
     (pointer,) = bench.advance(execution_id)

@@ -172,6 +172,16 @@ TEMPLATED = 'auth: "{{ workload.auth }}"'
             id="within a template of several parts",
         ),
         pytest.param(
+            "workflow: [{step: a, tool: {kind: noop, auth: 'p{{ workload.end }}'}}]",
+            {"end": "g"},
+            id="computed from the workload",
+        ),
+        pytest.param(
+            "workflow: [{step: a, tool: {kind: noop, auth: {x: {credential: 'p{{ end }}'}}}}]",
+            {"end": "g"},
+            id="computed below an alias",
+        ),
+        pytest.param(
             "executor: {requires: {credentials: [pg]}}\n"
             "workflow: [{step: a, tool: {kind: noop, auth: '{{ x }}'}}]",
             {},
@@ -190,9 +200,15 @@ def test_a_playbook_names_it(bench: Bench, workflow: str, payload: dict[str, Any
     [
         pytest.param("workflow: [{step: a, tool: {kind: noop}}]", {}, id="not at all"),
         pytest.param(
-            "workflow: [{step: a, tool: {kind: noop, auth: 'p{{ workload.end }}'}}]",
+            "workflow: [{step: a, tool: {kind: noop, auth: 'p{{ ctx.end }}'}}]",
+            {},
+            id="computed from more than the workload",
+        ),
+        pytest.param(
+            "workflow: [{step: a, tool: {kind: noop}},"
+            " {step: b, tool: {kind: noop, auth: 'p{{ workload.end }}'}}]",
             {"end": "g"},
-            id="computed",
+            id="computed for another step",
         ),
         pytest.param("workflow: [{step: a, tool: {kind: noop, auth: pg2}}]", {}, id="as a part"),
         pytest.param(

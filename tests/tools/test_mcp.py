@@ -18,6 +18,8 @@ from tests.tools.mcp_server import INFO, TOOLS, Server, running
 #: How the server answers: JSON, a stream of events, or only within a session.
 MODES = ["plain", "stream", "strict"]
 
+FAIL = {"fail_on_error": True}
+
 
 @pytest.fixture
 def server() -> Iterator[Server]:
@@ -119,7 +121,7 @@ def test_a_session_that_was_forgotten_is_opened_again(call: Any, server: Server)
 
 
 def test_a_failed_call_ends_its_session_too(fail: Any, server: Server) -> None:
-    fail("mcp", {"url": f"{server.url}/strict", "tool": "fail"})
+    fail("mcp", {"url": f"{server.url}/strict", "tool": "fail", **FAIL})
     assert len(server.ended) == 1
 
 
@@ -141,8 +143,12 @@ def test_a_failed_call_ends_its_session_too(fail: Any, server: Server) -> None:
         pytest.param(
             "strict", {"tool": "nope"}, ("schema", False, "RPC_-32602"), id="in a session"
         ),
-        pytest.param("plain", {"tool": "fail"}, ("client_error", False, "TOOL_ERROR"), id="tool"),
-        pytest.param("strict", {"tool": "fail"}, ("client_error", False, "TOOL_ERROR"), id="same"),
+        pytest.param(
+            "plain", {"tool": "fail", **FAIL}, ("client_error", False, "TOOL_ERROR"), id="tool"
+        ),
+        pytest.param(
+            "strict", {"tool": "fail", **FAIL}, ("client_error", False, "TOOL_ERROR"), id="same"
+        ),
         pytest.param("status/401", {"tool": "x"}, ("auth", False, "HTTP_401"), id="no login"),
         pytest.param("status/429", {"tool": "x"}, ("rate_limit", True, "HTTP_429"), id="too many"),
         pytest.param("status/503", {"tool": "x"}, ("server_error", True, "HTTP_503"), id="down"),
@@ -183,11 +189,17 @@ def test_errors(
     assert time.monotonic() - begin < 10
 
 
+def test_an_error_that_the_tool_reports_is_data(call: Any, server: Server) -> None:
+    result = call("mcp", {"url": f"{server.url}/plain", "tool": "fail"})
+    assert (result["status"], result["isError"]) == ("error", True)
+    assert result["data"]
+
+
 def test_errors_carry_what_the_server_said(fail: Any, server: Server) -> None:
     error = fail("mcp", {"url": f"{server.url}/plain", "method": "error/-32001"})
     assert "it went wrong" in error.message
     assert error.details["rpc"] == {"code": -32001, "data": {"why": 1}}
-    error = fail("mcp", {"url": f"{server.url}/plain", "tool": "fail"})
+    error = fail("mcp", {"url": f"{server.url}/plain", "tool": "fail", **FAIL})
     assert "the disk is full" in error.message
     assert error.data["isError"] is True
     error = fail("mcp", {"url": f"{server.url}/status/429", "tool": "x"})

@@ -28,6 +28,13 @@ _RETURN = re.compile(r"^return\b", re.MULTILINE)
 SILENT = object()
 #: The function that a program with a top-level ``return`` becomes; it returns ``...`` at its end.
 BODY = "__step__"
+#: What its last statement becomes instead where that is the only ``return``: with the sign of the
+#: assignment as long as the word, so that columns in tracebacks stay right.
+VALUE = "__rv_"
+#: An assignment, or an argument by name.
+_BARE_EQUALS = re.compile(r"(?<![=<>!:])=(?!=)")
+#: What a line that goes on with the statement before may begin with; "" is an empty one.
+_WITHIN = ("", " ", "\t", ")", "]", "}", "#")
 _OURS = f"{os.path.dirname(__file__)}{os.sep}"  # noqa: PTH120 (a text to compare with)
 _IMPORTS = importlib.__file__
 MAX_MESSAGE, MAX_TRACEBACK = 4_096, 32_768
@@ -104,19 +111,19 @@ def _value(job: Mapping[str, Any], filename: str) -> Any:
     source = job["code"]
     # None as modification time: the traceback module shall not look for a file.
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    program, returns = _compiled(source, filename)
+    program, gives = _compiled(source, filename)
     space = _namespace(job, program, filename)
     given = space.get("result")  # an input of that name is no result
     try:
         exec(program, space)  # noqa: S102 (this is the tool's purpose; the process is the fence)
-        value = space[BODY]() if returns else ...
+        value = space[BODY]() if gives == BODY else space.pop(gives, ...)
         if value is not ...:
             return value
         result = space.get("result")
         if result is not None and result is not given:
             return result
         main = space.get("main")
-        return _call(main, job, space) if callable(main) and not returns else SILENT
+        return _call(main, job, space) if callable(main) and not gives else SILENT
     except SystemExit as exc:
         code = _exit_code(exc)
         if code:
@@ -127,25 +134,42 @@ def _value(job: Mapping[str, Any], filename: str) -> Any:
     return SILENT if result is None or result is given else result
 
 
-def _compiled(source: str, filename: str) -> tuple[types.CodeType, bool]:
-    """The program, and whether it has a top-level ``return``."""
-    if _RETURN.search(source):
-        return _with_return(source, filename)
+def _compiled(source: str, filename: str) -> tuple[types.CodeType, str]:
+    """The program, and where a top-level ``return`` of it shows: ``BODY``, ``VALUE`` or nowhere."""
+    at = _last_return(source)
     try:
-        return compile(source, filename, "exec", dont_inherit=True), False
-    except SyntaxError as exc:
-        if exc.msg != "'return' outside function":
-            raise
-        return _with_return(source, filename)
+        if at is not None:
+            assigned = f"{source[:at]}{VALUE}={source[at + len('return') :]}"
+            return compile(assigned, filename, "exec", dont_inherit=True), VALUE
+        if not _RETURN.search(source):
+            return compile(source, filename, "exec", dont_inherit=True), ""
+    except SyntaxError:
+        pass  # there are others, or it says more than an assignment can
+    return _with_return(source, filename)
 
 
-def _with_return(source: str, filename: str) -> tuple[types.CodeType, bool]:
+def _last_return(source: str) -> int | None:
+    """Where the only top-level ``return`` of a simple program begins, which is also its end.
+
+    As an assignment it needs no function around the program, which would cost half of the time
+    that a short step takes. Only for a program that surely has it there, and not in a text.
+    """
+    if any(sign in source for sign in ('"""', "'''", "\\\n", "\f")):
+        return None
+    found = [match.start() for match in _RETURN.finditer(source)]
+    if len(found) != 1 or _BARE_EQUALS.search(source, found[0]):
+        return None
+    rest = source[found[0] :].splitlines()[1:]
+    return found[0] if all(line[:1] in _WITHIN for line in rest) else None
+
+
+def _with_return(source: str, filename: str) -> tuple[types.CodeType, str]:
     """The program as a function, where the ``return`` in it is one of the top level."""
     tree = ast.parse(source, filename)
-    returns = _returns(tree)
     # Otherwise it stands in a text, or in a class, which the compiler complains of.
-    whole = _as_function(tree) if returns else source
-    return compile(whole, filename, "exec", dont_inherit=True), returns
+    if not _returns(tree):
+        return compile(source, filename, "exec", dont_inherit=True), ""
+    return compile(_as_function(tree), filename, "exec", dont_inherit=True), BODY
 
 
 def _namespace(job: Mapping[str, Any], program: types.CodeType, filename: str) -> dict[str, Any]:
