@@ -93,7 +93,7 @@ def urls(settings: Settings) -> tuple[str, str]:
 def protect_servers(settings: Settings) -> None:
     """Keep the requests of playbooks in this process away from the home's embedded servers."""
     from app.embedded.stack import running_stack
-    from app.tools.http_policy import protect
+    from app.tools.web.policy import protect
 
     stack = running_stack(settings.home)
     if stack is not None:

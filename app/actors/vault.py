@@ -25,7 +25,7 @@ from app.keychain.secrets import Means, asked, concealed
 from app.keychain.web import Web
 from app.services.work import Worked
 from app.settings import Settings
-from app.tools.http_policy import policy_of
+from app.tools.web.policy import policy_of
 from app.wire import KeychainPlan, Resume, SecretRequest, Variables
 
 log = structlog.get_logger(__name__)

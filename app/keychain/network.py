@@ -13,8 +13,10 @@ from typing import Any
 import httpcore2
 
 from app.errors import ToolError
-from app.keychain.web import MOST, host_of
+from app.keychain.address import host_of
 
+#: Bytes of an answer.
+MOST = 4_194_304
 #: Each raises ``ToolError`` for a host, its address and a port that may not be reached.
 Checks = Sequence[Callable[[str, str, int], None] | None]
 

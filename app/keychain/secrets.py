@@ -52,7 +52,17 @@ def opened(about: Mapping[str, Any], means: Means) -> Reader:
 
 def read(reader: Reader, wanted: Wanted, means: Means) -> Any:
     """The secret, concealed: text, or data by field; with ``field`` that one alone."""
-    found = reader.read(wanted)
+    try:
+        found = reader.read(wanted)
+    except ToolError as exc:
+        # Who answered is in it; which secret was asked for is what its reader looks for.
+        raise ToolError(
+            f"secret {wanted.name!r}: {exc}",
+            kind=exc.kind,
+            retryable=exc.retryable,
+            error_code=exc.error_code,
+            details=exc.details,
+        ) from None
     means.lookup.conceal(*concealed(found))
     if wanted.field is None:
         return found

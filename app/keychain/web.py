@@ -9,14 +9,13 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from app.errors import ToolError
+from app.keychain.address import checked_url, host_of
 
 #: Seconds for one request, from the lookup of the name to the last byte.
 PATIENCE = 15.0
-#: Bytes of an answer.
-MOST = 4_194_304
 #: Errors of OAuth (RFC 6749 and its kin) that may be repeated: they are words of a fixed list.
 OAUTH = frozenset(
     {
@@ -97,29 +96,6 @@ class Web:
         if not 200 <= status < 300:
             raise _refused(url, status, body)
         return Answer(url, body)
-
-
-def host_of(url: str) -> str:
-    """The host and port of *url*: all of it that may be told."""
-    try:
-        return urlsplit(url).netloc.rpartition("@")[2]
-    except ValueError:
-        return "the URL"
-
-
-def checked_url(url: Any) -> str:
-    """*url*. Raises ``ToolError`` where it is not one of http or https."""
-    try:
-        parts = urlsplit(url) if isinstance(url, str) else None
-        good = parts is not None and parts.scheme in {"http", "https"} and bool(parts.hostname)
-        _ = parts.port if parts else None
-    except ValueError:
-        good = False
-    if not good or not str(url).isascii() or any(char <= " " for char in str(url)):
-        raise ToolError(
-            "the URL of who hands out the secret is none: use https://HOST/PATH", kind="auth"
-        )
-    return str(url)
 
 
 def _line(name: str, value: Any) -> bytes:

@@ -26,8 +26,7 @@ from app.engine.references import NAMED, REF, Place, content_type_of, place_of
 from app.errors import BadRequestError, ToolError
 from app.tools import Context, Tool, beneath, objects
 from app.tools.auth import resolve
-from app.tools.sources import seconds
-from app.tools.times import Time
+from app.tools.times import Time, seconds
 
 JSON, TEXT, BYTES = "application/json", "text/plain", "application/octet-stream"
 FORMATS = {"json": JSON, "text": TEXT, "csv": "text/csv"}

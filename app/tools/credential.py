@@ -21,8 +21,7 @@ from app.tools import Context, Tool
 from app.tools.auth import resolve
 from app.tools.credential_logins import LOGINS
 from app.tools.credential_services import SERVICES, Tried
-from app.tools.sources import seconds
-from app.tools.times import Time
+from app.tools.times import Time, seconds
 
 DEFAULT_TIMEOUT = 15.0
 FIELDS_ONLY = "fields only"

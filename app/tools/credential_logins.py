@@ -11,12 +11,12 @@ import nats.errors
 import psycopg
 
 from app.tools import Context
-from app.tools.conninfo import conninfo_of
+from app.tools.bus.connections import Connected, Connections
+from app.tools.bus.errors import classify as classify_nats
+from app.tools.bus.servers import server_of
 from app.tools.credential_services import Tried
-from app.tools.nats_connections import Connected, Connections
-from app.tools.nats_errors import classify as classify_nats
-from app.tools.nats_servers import server_of
-from app.tools.pg_errors import classify as classify_postgres
+from app.tools.pg.conninfo import conninfo_of
+from app.tools.pg.errors import classify as classify_postgres
 
 
 def postgres(fields: Mapping[str, Any], _: Context, timeout: float) -> Tried:

@@ -13,8 +13,8 @@ from urllib.parse import quote, urlencode, urlsplit
 from app.errors import ToolError
 from app.tools import Context
 from app.tools.auth import first
-from app.tools.http import Input as HttpInput
 from app.tools.http import run as http
+from app.tools.web.input import Input as HttpInput
 
 GOOGLE = "https://oauth2.googleapis.com/token"
 GOOGLE_SCOPE = "https://www.googleapis.com/auth/cloud-platform"

@@ -23,13 +23,13 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from app.errors import ToolError
 from app.tools import Context, Tool
-from app.tools.databases import databases, limits_of
-from app.tools.duckdb_errors import classify
-from app.tools.duckdb_output import Format, write
-from app.tools.duckdb_secrets import prepare, secrets_of
-from app.tools.duckdb_zones import are_zoned, as_text, restored
-from app.tools.sources import seconds, statements
-from app.tools.times import Time
+from app.tools.duck.databases import databases, limits_of
+from app.tools.duck.errors import classify
+from app.tools.duck.output import Format, write
+from app.tools.duck.secrets import prepare, secrets_of
+from app.tools.duck.zones import are_zoned, as_text, restored
+from app.tools.sources import statements
+from app.tools.times import Time, seconds
 from app.tools.values import Gathered, plain
 from app.tools.watch import watcher
 

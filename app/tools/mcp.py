@@ -14,12 +14,11 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
 
 from app.errors import ToolError
 from app.tools import Context, Tool
-from app.tools.http_auth import authenticate
-from app.tools.http_exchange import Manner
-from app.tools.http_fetch import get_request
 from app.tools.mcp_wire import Server
-from app.tools.sources import seconds
-from app.tools.times import Time
+from app.tools.times import Time, seconds
+from app.tools.web.auth import authenticate
+from app.tools.web.exchange import Manner
+from app.tools.web.fetch import get_request
 
 DEFAULT_TIMEOUT = 60.0
 CALL = "tools/call"

@@ -18,9 +18,9 @@ import orjson
 
 from app.errors import ToolError
 from app.tools import Context
-from app.tools.http_answer import content_type
-from app.tools.http_exchange import Manner, exchange, shown
-from app.tools.http_status import failure
+from app.tools.web.answer import content_type
+from app.tools.web.exchange import Manner, exchange, shown
+from app.tools.web.status import failure
 
 #: The revision of the protocol that is asked for, the newest that this client knows.
 PROTOCOL = "2025-06-18"

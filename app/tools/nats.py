@@ -15,13 +15,13 @@ import nats.errors
 from app.errors import ToolError
 from app.tools import Context, Tool
 from app.tools.auth import resolve
-from app.tools.nats_connections import Connected, connections
-from app.tools.nats_errors import classify
-from app.tools.nats_messages import CORE, STREAMS
-from app.tools.nats_request import Input
-from app.tools.nats_servers import Server, check_place, password_in, server_of
-from app.tools.nats_stores import KEYS, OBJECTS
-from app.tools.sources import seconds
+from app.tools.bus.connections import Connected, connections
+from app.tools.bus.errors import classify
+from app.tools.bus.messages import CORE, STREAMS
+from app.tools.bus.request import Input
+from app.tools.bus.servers import Server, check_place, password_in, server_of
+from app.tools.bus.stores import KEYS, OBJECTS
+from app.tools.times import seconds
 
 DEFAULT_TIMEOUT = 30.0
 #: Seconds that ``js_consume`` waits for messages where it is not told.

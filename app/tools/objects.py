@@ -13,8 +13,8 @@ from urllib.parse import unquote, urlsplit
 from app.errors import ToolError
 from app.tools import Context
 from app.tools.auth import first
-from app.tools.http_guard import Backend, Stopped
-from app.tools.http_policy import policy_of
+from app.tools.web.guard import Backend, Stopped
+from app.tools.web.policy import policy_of
 
 SCHEMES = ("s3://", "gs://")
 _PORTS = {"http": 80, "https": 443}

@@ -4,21 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, Literal
 from urllib.parse import urlencode, urlsplit
+
+from pydantic import BaseModel, Field, field_validator
 
 from app.errors import ToolError
 from app.tools import Context, objects
 from app.tools.auth import resolve
 from app.tools.child.keys import google_key
-from app.tools.http_auth import authenticate
-from app.tools.http_fetch import fetch
-from app.tools.sources import Source
+from app.tools.web.auth import authenticate
+from app.tools.web.fetch import fetch
 
 TIMEOUT = 60.0
 _PREFIXES = {"s3": "s3", "gcs": "gs"}
 _PORTS = {"http": 80, "https": 443}
 #: What is there of files tells of processes: of us, whose environment holds secrets.
 _PROCESSES = tuple(map(Path, ("/proc", "/sys", "/dev")))
+
+
+#: How the types of sources are written, and what they mean.
+_TYPES = {"https": "http", "gs": "gcs", "local": "file"}
+
+
+class Source(BaseModel):
+    """Where a program is: ``code`` for inline ones, ``uri`` or ``path`` for all others.
+
+    ``auth`` names a credential, ``region`` and ``endpoint`` are for object stores.
+    """
+
+    type: Literal["inline", "file", "http", "gcs", "s3"] | None = None
+    code: str | None = None
+    content: str | None = None
+    uri: str | None = None
+    path: str | None = None
+    bucket: str | None = None
+    auth: Any = None
+    region: str | None = None
+    endpoint: str | None = None
+    method: Literal["GET"] = "GET"
+    headers: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("type", mode="before", json_schema_input_type=str)
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        return _TYPES.get(value, value) if isinstance(value, str) else value
 
 
 def read(place: str, source: Source, context: Context) -> str:

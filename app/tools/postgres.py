@@ -22,16 +22,16 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from app.errors import ToolError
 from app.tools import Context, Tool
-from app.tools.connections import Bounds, Connection, connections
-from app.tools.conninfo import conninfo
-from app.tools.pg_errors import classify
-from app.tools.pg_load import Copy, copy_rows
-from app.tools.pg_notices import Notices
-from app.tools.pg_session import begin, cancel
-from app.tools.pg_statement import execute
-from app.tools.sources import Script, seconds, statements
+from app.tools.pg.connections import Bounds, Connection, connections
+from app.tools.pg.conninfo import conninfo
+from app.tools.pg.errors import classify
+from app.tools.pg.load import Copy, copy_rows
+from app.tools.pg.notices import Notices
+from app.tools.pg.session import begin, cancel
+from app.tools.pg.statement import execute
+from app.tools.sources import Script, statements
 from app.tools.statements import split
-from app.tools.times import Time
+from app.tools.times import Time, seconds
 from app.tools.values import Gathered
 from app.tools.watch import Call, watcher
 

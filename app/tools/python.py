@@ -22,7 +22,8 @@ from app.tools import Context, Tool
 from app.tools.child import frames
 from app.tools.child.run import Ended, child_job, exit_error, parse
 from app.tools.child.run import run as run_child
-from app.tools.sources import Script, Source, decoded, text_of
+from app.tools.places import Source
+from app.tools.sources import Script, decoded, text_of
 from app.tools.surroundings import Deps, Given, Surroundings, deps_of
 
 

@@ -5,39 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field
 
 from app.errors import ToolError
 from app.tools import Context
-
-#: How the types of sources are written, and what they mean.
-_TYPES = {"https": "http", "gs": "gcs", "local": "file"}
-
-
-class Source(BaseModel):
-    """Where a program is: ``code`` for inline ones, ``uri`` or ``path`` for all others.
-
-    ``auth`` names a credential, ``region`` and ``endpoint`` are for object stores.
-    """
-
-    type: Literal["inline", "file", "http", "gcs", "s3"] | None = None
-    code: str | None = None
-    content: str | None = None
-    uri: str | None = None
-    path: str | None = None
-    bucket: str | None = None
-    auth: Any = None
-    region: str | None = None
-    endpoint: str | None = None
-    method: Literal["GET"] = "GET"
-    headers: dict[str, str] = Field(default_factory=dict)
-
-    @field_validator("type", mode="before", json_schema_input_type=str)
-    @classmethod
-    def _known(cls, value: Any) -> Any:
-        return _TYPES.get(value, value) if isinstance(value, str) else value
+from app.tools.places import Source, read
 
 
 class Script(BaseModel):
@@ -55,9 +29,6 @@ def text_of(script: Script | Source, context: Context) -> str:
     inline = source.code or source.content or (script.code if isinstance(script, Script) else None)
     if inline is not None:
         return inline
-    # The http tool, which this may take, itself takes what is here.
-    from app.tools.places import read
-
     return read(place_of(script), source, context)
 
 
@@ -93,12 +64,6 @@ def _set(request: BaseModel, keys: tuple[str, ...]) -> Iterator[tuple[str, Any]]
         value = getattr(request, key, None)
         if value:
             yield key, value
-
-
-def seconds(*candidates: float | None, most: float) -> float:
-    """The first of *candidates* that is set, but not more than *most*."""
-    chosen = next((value for value in candidates if value is not None), most)
-    return min(chosen, most)
 
 
 #: What ``as_texts`` reads.

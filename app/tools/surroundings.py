@@ -14,8 +14,8 @@ from app.errors import ToolError
 from app.tools import Context
 from app.tools.child.keys import Keys, keys_of, variable_name
 from app.tools.child.run import Where
-from app.tools.sources import EnvInput, as_texts, seconds
-from app.tools.times import Time
+from app.tools.sources import EnvInput, as_texts
+from app.tools.times import Time, seconds
 
 
 class Surroundings(BaseModel):

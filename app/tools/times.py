@@ -30,3 +30,9 @@ Time = Annotated[
     float, Field(gt=0), BeforeValidator(_seconds, json_schema_input_type=_Number | _Text)
 ]
 """More than no seconds."""
+
+
+def seconds(*candidates: float | None, most: float) -> float:
+    """The first of *candidates* that is set, but not more than *most*."""
+    chosen = next((value for value in candidates if value is not None), most)
+    return min(chosen, most)

@@ -30,11 +30,10 @@ from typing import Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from app.errors import ToolError
-from app.tools import Context, Tool, http
-from app.tools.databases import limits_of
-from app.tools.pg_names import table_name
-from app.tools.sources import seconds
-from app.tools.times import Time
+from app.tools import Context, Tool
+from app.tools.duck.databases import limits_of
+from app.tools.pg.names import table_name
+from app.tools.times import Time, seconds
 from app.tools.transfers.duck import (
     DuckSource,
     DuckTarget,
@@ -46,6 +45,7 @@ from app.tools.transfers.job import Job, Source, Target
 from app.tools.transfers.postgres import PostgresSource, PostgresStatement, PostgresTarget
 from app.tools.transfers.web import WebSource
 from app.tools.watch import watcher
+from app.tools.web.input import Input as HttpInput
 
 Kind = Literal["postgres", "http", "duckdb", "file"]
 _ALIASES = {"postgresql": "postgres", "pg": "postgres", "https": "http", "api": "http"}
@@ -288,12 +288,12 @@ def _path(side: Side, context: Context, name: str) -> Path:
     return context.workspace / side.path.removeprefix("file://")
 
 
-def _http(side: From) -> http.Input:
+def _http(side: From) -> HttpInput:
     given = dict(side.model_extra or {}) | {"url": side.url, "auth": side.auth}
     if side.params is not None:
         given["params"] = side.params
     try:
-        return http.Input.model_validate(
+        return HttpInput.model_validate(
             {key: value for key, value in given.items() if value is not None}
         )
     except ValidationError as exc:

@@ -16,7 +16,7 @@ from app.engine.language.parse import parse_step
 from app.engine.templates.scope import Scope
 from app.settings import load
 from app.tools import Context
-from app.tools.http_transport import close
+from app.tools.web.transport import close
 from app.wiring import ToolKinds
 from tests.tools.conftest import Known
 from tests.tools.server import running

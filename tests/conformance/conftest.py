@@ -12,9 +12,9 @@ from app.embedded.postgres import EmbeddedPostgres
 from app.local import local_plane
 from app.settings import load
 from app.tools.child.launcher import launcher
-from app.tools.connections import connections
-from app.tools.databases import databases
-from app.tools.http_transport import close as close_http
+from app.tools.duck.databases import databases
+from app.tools.pg.connections import connections
+from app.tools.web.transport import close as close_http
 from tests.conformance.case import Case, all_cases
 from tests.conformance.real import Local, Served
 from tests.system.plane import System, readable_home

@@ -14,11 +14,11 @@ from app.engine.credentials import Credential, parsed
 from app.errors import ToolError
 from app.settings import load
 from app.tools import Context, NoSecrets, load_tool
+from app.tools.bus.connections import connections as nats_connections
 from app.tools.child.launcher import launcher
-from app.tools.connections import connections
-from app.tools.databases import databases
-from app.tools.http_transport import close as close_http
-from app.tools.nats_connections import connections as nats_connections
+from app.tools.duck.databases import databases
+from app.tools.pg.connections import connections
+from app.tools.web.transport import close as close_http
 
 Call = Callable[..., Any]
 

@@ -22,7 +22,7 @@ from app.local import run_playbook
 from app.services.credentials import TEST
 from app.settings import load
 from app.tools import load_tool
-from app.tools.nats_connections import connections
+from app.tools.bus.connections import connections
 from tests.tools.conftest import Call, Known
 
 Fail = Callable[..., ToolError]

@@ -15,8 +15,8 @@ import duckdb
 import pytest
 
 from app.tools import Context
-from app.tools.databases import databases
-from app.tools.duckdb_secrets import secrets_of
+from app.tools.duck.databases import databases
+from app.tools.duck.secrets import secrets_of
 
 
 def test_result_has_the_documented_shape(call: Any, context: Context) -> None:
@@ -226,7 +226,7 @@ def test_a_named_database_is_closed_after_the_step(call: Any, tmp_path: Path) ->
 def test_an_executions_database_is_closed_when_idle(
     call: Any, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.tools.databases.KEEP", 0.05)
+    monkeypatch.setattr("app.tools.duck.databases.KEEP", 0.05)
     call("duckdb", {"command": "create table t as select 1 as a"})
     look = f"import duckdb; duckdb.connect({str(context.workspace / 'duckdb.db')!r})"
     deadline = time.monotonic() + 20

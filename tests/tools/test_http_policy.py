@@ -13,8 +13,8 @@ import pytest
 from app.errors import ToolError
 from app.settings import Settings, load
 from app.tools import Context
-from app.tools.http_fetch import fetch
-from app.tools.http_policy import is_here, is_metadata, is_private, policy_of, protect
+from app.tools.web.fetch import fetch
+from app.tools.web.policy import is_here, is_metadata, is_private, policy_of, protect
 from tests.tools.server import running
 
 METADATA = "169.254.169.254"

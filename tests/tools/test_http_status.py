@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.tools.http_status import retry_after
+from app.tools.web.status import retry_after
 from tests.tools.server import running
 
 #: Wed, 21 Oct 2015 07:28:00 GMT

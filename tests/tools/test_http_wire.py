@@ -19,8 +19,8 @@ import pytest
 
 from app.errors import ToolError
 from app.tools import Context
-from app.tools.http_guard import Stopped, _asked, request_of
-from app.tools.http_transport import _Content, close
+from app.tools.web.guard import Stopped, _asked, request_of
+from app.tools.web.transport import _Content, close
 from tests.tools.secure import Authority, SecureServer, serving
 from tests.tools.server import running
 
@@ -276,7 +276,7 @@ def test_a_cancelled_http2_request_lets_go_and_harms_no_other(
 def test_an_address_that_is_silent_gives_way_to_the_next(
     call: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.tools.http_guard.ATTEMPT", 0.2)
+    monkeypatch.setattr("app.tools.web.guard.ATTEMPT", 0.2)
     with _silent(full=True) as place, socket.socket() as listener:
         port = int(place.rpartition(":")[2])
         listener.bind(("127.0.0.2", port))

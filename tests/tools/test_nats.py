@@ -25,9 +25,9 @@ from app.errors import ToolError
 from app.local import run_playbook
 from app.settings import load
 from app.tools import Context, load_tool
-from app.tools.nats_connections import Connections, connections
-from app.tools.nats_servers import public_key, server_of
-from app.tools.nats_values import OUR_STREAMS, OUR_SUBJECTS
+from app.tools.bus.connections import Connections, connections
+from app.tools.bus.servers import public_key, server_of
+from app.tools.bus.values import OUR_STREAMS, OUR_SUBJECTS
 from tests.tools.conftest import Call, Known
 
 Fail = Callable[..., ToolError]
@@ -524,7 +524,7 @@ def test_steps_share_a_connection_and_get_another_when_it_broke(call: Call, tmp_
 def test_idle_connections_are_closed(
     context: Any, nats: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.tools.nats_connections.KEEP", 0.05)
+    monkeypatch.setattr("app.tools.bus.connections.KEEP", 0.05)
     own = Connections()
 
     async def nothing(_connected: Any) -> None:

@@ -15,7 +15,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from app.tools import Context
-from app.tools.connections import connections
+from app.tools.pg.connections import connections
 from tests.tools.conftest import Known
 
 Run = Callable[..., Any]

@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 
 from app.errors import ToolError
-from app.tools.databases import (
+from app.tools.duck.databases import (
     MEMORY,
     check_path,
     databases,
@@ -20,9 +20,9 @@ from app.tools.databases import (
     limits_of,
     quoted,
 )
-from app.tools.duckdb_errors import classify
-from app.tools.duckdb_output import FORMATS
-from app.tools.pg_names import matched, table_name
+from app.tools.duck.errors import classify
+from app.tools.duck.output import FORMATS
+from app.tools.pg.names import matched, table_name
 from app.tools.transfers.job import Column, Job, Stream
 from app.tools.transfers.records import keys_of
 from app.tools.transfers.stream import PIECE, counted

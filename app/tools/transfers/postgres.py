@@ -13,13 +13,13 @@ from psycopg.abc import Buffer
 from psycopg.copy import LibpqWriter
 
 from app.errors import ToolError
-from app.tools.connections import Connection, is_quiet, opened
-from app.tools.conninfo import Conninfo, conninfo
-from app.tools.pg_errors import classify
-from app.tools.pg_load import Into, loading
-from app.tools.pg_names import matched, table_name
-from app.tools.pg_session import begin, cancel
-from app.tools.pg_statement import bound
+from app.tools.pg.connections import Connection, is_quiet, opened
+from app.tools.pg.conninfo import Conninfo, conninfo
+from app.tools.pg.errors import classify
+from app.tools.pg.load import Into, loading
+from app.tools.pg.names import matched, table_name
+from app.tools.pg.session import begin, cancel
+from app.tools.pg.statement import bound
 from app.tools.statements import split
 from app.tools.transfers.job import Column, Job, Stream
 from app.tools.transfers.records import keys_of

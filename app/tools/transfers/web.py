@@ -14,13 +14,13 @@ import orjson
 
 from app.errors import ToolError
 from app.tools import Context
-from app.tools.http import Input
-from app.tools.http_exchange import exchange, shown
-from app.tools.http_request import build
-from app.tools.http_status import failure
 from app.tools.transfers.job import Column, Job, Stream
 from app.tools.transfers.records import at, columns_of, rows_of
 from app.tools.transfers.stream import lines, pieces
+from app.tools.web.exchange import exchange, shown
+from app.tools.web.input import Input
+from app.tools.web.request import build
+from app.tools.web.status import failure
 
 #: An error's answer is kept up to so many bytes.
 _SHOWN = 65_536

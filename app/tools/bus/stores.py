@@ -18,9 +18,9 @@ from nats.js.object_store import ObjectStore
 
 from app.errors import ToolError
 from app.tools import Context
-from app.tools.nats_connections import Connected
-from app.tools.nats_request import Input
-from app.tools.nats_values import decoded, encoded
+from app.tools.bus.connections import Connected
+from app.tools.bus.request import Input
+from app.tools.bus.values import decoded, encoded
 
 Result = dict[str, Any]
 Work = Callable[[Input, Connected, Context, float], Awaitable[Result]]

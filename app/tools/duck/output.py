@@ -9,7 +9,7 @@ import duckdb
 
 from app.errors import ToolError
 from app.tools import Context
-from app.tools.databases import quoted
+from app.tools.duck.databases import quoted
 
 Format = Literal["parquet", "csv", "json", "ndjson"]
 #: Format: what COPY is told, and the content type.

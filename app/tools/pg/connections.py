@@ -15,7 +15,7 @@ import psycopg
 
 from app.errors import ToolError
 from app.tools import Context
-from app.tools.pg_values import load_leniently
+from app.tools.pg.values import load_leniently
 
 #: Idle connections are closed when they are older than this, in seconds.
 KEEP = 60.0

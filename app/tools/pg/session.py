@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql
 
 from app.tools import Context
-from app.tools.connections import Connection
+from app.tools.pg.connections import Connection
 
 #: The name under which SQL finds the key that all attempts of the step share:
 #: ``current_setting('callboard.idempotency_key', true)``.

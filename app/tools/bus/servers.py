@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from app.errors import ToolError
 from app.settings import Settings
 from app.tools.auth import first
-from app.tools.http_policy import policy_of
+from app.tools.web.policy import policy_of
 
 #: The byte before a user's public key in an nkey; its text begins with U.
 USER = 20 << 3

@@ -8,8 +8,8 @@ import httpx2
 
 from app.errors import ToolError
 from app.tools import Context
-from app.tools.http_exchange import Manner, exchange, shown
-from app.tools.http_status import failure
+from app.tools.web.exchange import Manner, exchange, shown
+from app.tools.web.status import failure
 
 FETCH_TIMEOUT = 60.0
 _HEADERS = {"accept": "*/*", "accept-encoding": "gzip, deflate", "user-agent": "callboard"}

@@ -6,7 +6,7 @@ import nats.errors
 from nats.js import errors as js
 
 from app.errors import ToolError
-from app.tools.nats_servers import Server
+from app.tools.bus.servers import Server
 
 _DENIED = ("authorization", "authentication", "permissions violation", "credentials", "nkey")
 

@@ -13,7 +13,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from app.errors import ToolError
-from app.tools.connections import Connection
+from app.tools.pg.connections import Connection
 from app.tools.statements import named_parameters, outline, takes_parameters
 from app.tools.values import Gathered
 

@@ -22,7 +22,7 @@ import httpcore2
 
 from app.errors import ToolError
 from app.tools import Context
-from app.tools.http_policy import Policy
+from app.tools.web.policy import Policy
 
 #: How often a wait looks whether its attempt was cancelled, in seconds.
 GLANCE = 0.1

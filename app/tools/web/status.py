@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 
 from app.errors import ToolError
-from app.tools.http_exchange import shown
+from app.tools.web.exchange import shown
 
 
 def failure(message: httpx2.Request, response: httpx2.Response, data: Any) -> ToolError:

@@ -13,10 +13,10 @@ from nats.js.errors import NotFoundError
 
 from app.errors import ToolError
 from app.tools import Context
-from app.tools.nats_connections import Connected
-from app.tools.nats_request import Input
-from app.tools.nats_stores import Result, Work
-from app.tools.nats_values import decoded, encoded, stream_of, subject_of
+from app.tools.bus.connections import Connected
+from app.tools.bus.request import Input
+from app.tools.bus.stores import Result, Work
+from app.tools.bus.values import decoded, encoded, stream_of, subject_of
 
 #: Seconds after which the server forgets a consumer that we made for one read and lost.
 FORGOTTEN = 30.0

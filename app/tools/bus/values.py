@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from app.errors import ToolError
-from app.tools.nats_request import Input
+from app.tools.bus.request import Input
 
 #: The streams and subjects of the servers' own broker, in lower case.
 OUR_STREAMS = ("callboard_steps", "callboard_wakes")

@@ -13,8 +13,8 @@ from psycopg.conninfo import conninfo_to_dict
 from app.errors import ToolError
 from app.tools import Context
 from app.tools.auth import first, resolve
-from app.tools.conninfo import URLS, conninfo_of
-from app.tools.databases import identifier, quoted
+from app.tools.duck.databases import identifier, quoted
+from app.tools.pg.conninfo import URLS, conninfo_of
 
 #: Type of a credential: what DuckDB calls it, the extension it takes, and whether it is attached.
 TYPES: dict[str, tuple[str, str, bool]] = {

@@ -14,7 +14,7 @@ import orjson
 
 from app.errors import ToolError
 from app.tools import Context
-from app.tools.http_exchange import shown
+from app.tools.web.exchange import shown
 
 
 @dataclass(frozen=True, slots=True)

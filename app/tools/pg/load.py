@@ -16,8 +16,8 @@ from psycopg.copy import LibpqWriter
 from pydantic import BaseModel, Field, field_validator
 
 from app.errors import ToolError
-from app.tools.connections import Connection
-from app.tools.pg_names import matched, table_name
+from app.tools.pg.connections import Connection
+from app.tools.pg.names import matched, table_name
 from app.tools.transfers.records import table_of
 from app.tools.transfers.stream import lines
 

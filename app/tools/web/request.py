@@ -13,13 +13,13 @@ import orjson
 
 from app.errors import ToolError
 from app.tools import Context
-from app.tools.http_auth import authenticate, basic
-from app.tools.http_exchange import Manner
-from app.tools.http_fetch import check_place
-from app.tools.sources import seconds
+from app.tools.times import seconds
+from app.tools.web.auth import authenticate, basic
+from app.tools.web.exchange import Manner
+from app.tools.web.fetch import check_place
 
 if TYPE_CHECKING:
-    from app.tools.http import Input
+    from app.tools.web.input import Input
 
 SAFE = {"GET", "HEAD", "OPTIONS", "TRACE"}
 BODILESS = {"GET", "HEAD", "DELETE", "OPTIONS"}

@@ -20,8 +20,8 @@ import httpx2
 
 from app.errors import ToolError
 from app.settings import Settings
-from app.tools.http_guard import Backend
-from app.tools.http_policy import Policy, policy_of
+from app.tools.web.guard import Backend
+from app.tools.web.policy import Policy, policy_of
 
 MAX_IDLE = 50
 KEEP = 30.0

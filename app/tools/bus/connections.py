@@ -22,7 +22,7 @@ from nats.aio.client import Client
 
 from app.errors import ToolError
 from app.tools import Context
-from app.tools.nats_servers import Server, options, public_key
+from app.tools.bus.servers import Server, options, public_key
 
 T = TypeVar("T")
 

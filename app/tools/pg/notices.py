@@ -9,7 +9,7 @@ from typing import Any
 from psycopg.errors import Diagnostic
 
 from app.tools import Context
-from app.tools.connections import Connection
+from app.tools.pg.connections import Connection
 
 #: Notices kept in the result, and characters of each; the step's log has all.
 MOST = 20

@@ -9,7 +9,7 @@ from typing import Any
 from app.errors import ToolError
 from app.tools import Context
 from app.tools.auth import called, first, resolve
-from app.tools.http_transport import Certificate
+from app.tools.web.transport import Certificate
 
 _API_KEY = {"api_key", "apikey", "header"}
 _BASIC = {"basic", "httpbasicauth"}

@@ -11,8 +11,8 @@ import httpx2
 
 from app.errors import ToolError
 from app.tools import Context
-from app.tools.http_guard import Stopped, request_of, time_left
-from app.tools.http_transport import Certificate, Transport, transport
+from app.tools.web.guard import Stopped, request_of, time_left
+from app.tools.web.transport import Certificate, Transport, transport
 
 MAX_REDIRECTS = 20
 #: Headers that go to the first host only, whoever set them.

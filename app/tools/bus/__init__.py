@@ -1,0 +1,1 @@
+"""NATS from the side of steps: connections, key-value and object stores, messages."""

@@ -1,0 +1,1 @@
+"""DuckDB from the side of steps: databases, secrets, results."""

@@ -1,0 +1,1 @@
+"""Postgres from the side of steps: connections, statements, rows."""

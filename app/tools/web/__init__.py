@@ -1,0 +1,1 @@
+"""How requests leave a worker: built, guarded, sent, and read."""
