@@ -6,7 +6,9 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -110,31 +112,46 @@ def test_what_is_not_there_is_said(
     assert said.format(talked) in result.stderr
 
 
-def follower(api: str, execution_id: str, home: Path) -> subprocess.Popen[str]:
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that steps reach, too: as root they run as users of their own."""
+    with tempfile.TemporaryDirectory(prefix="callboard-test-") as made:
+        path = Path(made)
+        path.chmod(0o755)
+        yield path
+
+
+@contextmanager
+def follower(api: str, execution_id: str, home: Path) -> Iterator[subprocess.Popen[str]]:
+    """``callboard logs --follow`` in a process of its own, which ends with the block."""
     command = [sys.executable, "-m", "app.cli", "logs", execution_id, "-s", api, "-f"]
-    return subprocess.Popen(
+    with subprocess.Popen(
         command,
         env={**process_environment(), "CALLBOARD_HOME": str(home)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
-def test_followed_live_until_the_end(api: str, client: Client, home: Path, tmp_path: Path) -> None:
-    execution_id = client.execute("tests/waits", {"folder": str(tmp_path)}).execution_id
+def test_followed_live_until_the_end(api: str, client: Client, home: Path, folder: Path) -> None:
+    execution_id = client.execute("tests/waits", {"folder": str(folder)}).execution_id
     with follower(api, execution_id, home) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "start | before\n"
-        (tmp_path / "go").touch()
+        (folder / "go").touch()
         told, wrong = process.communicate(timeout=60)
         assert (process.returncode, told, wrong) == (0, "start | after\n", "")
 
 
 def test_ctrl_c_ends_it_and_nothing_else(
-    api: str, client: Client, home: Path, tmp_path: Path
+    api: str, client: Client, home: Path, folder: Path
 ) -> None:
-    execution_id = client.execute("tests/waits", {"folder": str(tmp_path)}).execution_id
+    execution_id = client.execute("tests/waits", {"folder": str(folder)}).execution_id
     with follower(api, execution_id, home) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "start | before\n"
@@ -142,4 +159,4 @@ def test_ctrl_c_ends_it_and_nothing_else(
         _, wrong = process.communicate(timeout=60)
         assert (process.returncode, wrong) == (130, "stopped looking on\n")
     assert client.status(execution_id)["status"] == "RUNNING"
-    (tmp_path / "go").touch()
+    (folder / "go").touch()
