@@ -12,6 +12,7 @@ import html
 import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
@@ -57,9 +58,9 @@ class Masker:
         if not new:
             return
         self._values |= new
-        forms = {form for value in self._values if len(value) >= ANYWHERE for form in _forms(value)}
+        forms = {form for value in new if len(value) >= ANYWHERE for form in _forms(value)}
         # The longest first: one may be a part of another.
-        self._forms = tuple(sorted(forms, key=len, reverse=True))
+        self._forms = tuple(sorted(forms.union(self._forms), key=len, reverse=True))
         quoted = sorted((v for v in self._values if _is_quoted(v)), key=len, reverse=True)
         if quoted:
             self._in_urls = re.compile("|".join(map(_in_url, quoted)))
@@ -121,7 +122,13 @@ def _parts(value: str) -> Iterator[str]:
             yield from (password, unquote(password))
 
 
-def _forms(value: str) -> Iterator[str]:
+@lru_cache(maxsize=256)
+def _forms(value: str) -> frozenset[str]:
+    """Every form of *value*; kept, because each step that uses a credential is told it anew."""
+    return frozenset(_written(value))
+
+
+def _written(value: str) -> Iterator[str]:
     yield value
     # SQL folds names that are not quoted.
     yield from (value.lower(), value.upper())
@@ -157,6 +164,7 @@ def _is_quoted(value: str) -> bool:
     return len(value) >= ANYWHERE and not _UNRESERVED.fullmatch(value)
 
 
+@lru_cache(maxsize=256)
 def _in_url(value: str) -> str:
     """A pattern for what a URL may make of it: each sign as it is, or in percents of either case."""
     return "".join(map(_sign_in_url, value))

@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from app.engine.masking import SHORTEST
 from app.engine.masking import Masker as Handed
 from app.errors import StartupError
 from app.settings import Settings
@@ -161,7 +162,12 @@ class _Handed:
 
     def add(self, *values: str) -> None:
         with self._lock:
-            new = [value for value in values if value not in self._newer]
+            # Those too short to be masked are never in it, and must not push others out.
+            new = [
+                value
+                for value in values
+                if len(value.strip()) >= SHORTEST and value not in self._newer
+            ]
             if not new:
                 return
             if self._count + len(new) > self.MOST:

@@ -13,7 +13,7 @@ import structlog
 
 from app.errors import StartupError
 from app.settings import Settings
-from app.telemetry.logs import MASK, Masker, about, configure
+from app.telemetry.logs import MASK, Masker, about, conceal, configure
 
 SECRETS = Settings(
     api_token="api-secret-1",
@@ -172,6 +172,13 @@ def test_values_under_telling_names_are_masked(name: str) -> None:
 
 def test_short_values_do_not_mask_ordinary_words() -> None:
     assert Masker({"a", "db"}).mask("a database") == "a database"
+
+
+def test_values_too_short_to_mask_push_no_secret_out() -> None:
+    conceal("a-secret-of-a-step")
+    for _ in range(1000):
+        conceal("x")
+    assert "a-secret-of-a-step" not in Masker(set()).mask("it is a-secret-of-a-step")
 
 
 def test_masking_leaves_numbers_and_structure_alone() -> None:

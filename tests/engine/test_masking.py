@@ -138,6 +138,14 @@ def test_data_without_secrets_is_the_same_object(masker: Masker) -> None:
     assert masker.data(data) is data
 
 
+def test_secrets_that_come_one_by_one_are_all_masked() -> None:
+    masker = Masker()
+    for number in range(3):
+        masker.add(f"secret-number-{number}", f"pin{number}")
+    written = " ".join(f"secret-number-{number} pin{number}" for number in range(3))
+    assert masker.text(written) == " ".join([MASK] * 6)
+
+
 def test_a_masker_without_secrets_looks_at_nothing() -> None:
     data = {"a": "x"}
     assert not Masker()
