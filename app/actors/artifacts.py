@@ -6,7 +6,6 @@ Secrets that the attempt was told are masked in what it keeps, where that is tex
 from __future__ import annotations
 
 import codecs
-import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -26,7 +25,6 @@ from app.errors import (
     ForbiddenError,
     NotFoundError,
     ToolError,
-    UnavailableError,
 )
 from app.settings import Settings
 from app.wire import ArtifactAnswer, ArtifactRequest
@@ -36,7 +34,6 @@ log = structlog.get_logger(__name__)
 JSON = "application/json"
 #: Bytes that are read from a file at once.
 PIECE = 1 << 20
-_LONGEST_PAUSE = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,17 +135,8 @@ class KeptArtifacts:
     def _insist(
         self, request: ArtifactRequest, pieces: Callable[[], Iterable[bytes]]
     ) -> ArtifactAnswer:
-        """An outage is no reason to fail a step, being stopped or late is."""
-        pause = 0.1
-        while True:
-            try:
-                return self.fetcher.keep(request, pieces)
-            except UnavailableError as exc:
-                self._check_stopped()
-                log.warning("artifact.unavailable", name=request.name, error=str(exc))
-                # Full jitter spreads the return of many workers.
-                self.asker.stop.wait(random.uniform(0, pause))  # noqa: S311 (guards nothing)
-                pause = min(pause * 2, _LONGEST_PAUSE)
+        what = f"the artifact {request.name!r}"
+        return self.asker.insist(what, lambda: self.fetcher.keep(request, pieces))
 
 
 def is_text(content_type: str) -> bool:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -24,6 +24,8 @@ from app.wire import ArtifactAnswer, ArtifactRequest, Resume, ValueRequest, Vari
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
 #: Bytes of JSON that a worker process keeps of what its steps have read.
 KEPT_BYTES = 134_217_728
 _LONGEST_PAUSE = 5.0
@@ -36,6 +38,25 @@ class Asker:
     pointer: Pointer
     stop: threading.Event
     deadline: float
+
+    def insist(self, what: str, ask: Callable[[], T]) -> T:
+        """What *ask* gives, asked until the control plane answers: an outage is no reason to fail a
+        step, being stopped or late is. Raises ``ToolError`` for these, and whatever else *ask* does.
+        """
+        pause = 0.1
+        while True:
+            try:
+                return ask()
+            except UnavailableError as exc:
+                if time.monotonic() > self.deadline:
+                    raise ToolError(
+                        f"{what} could not be had in time: {exc}", kind="timeout", retryable=True
+                    ) from exc
+                log.warning("control_plane.unavailable", what=what, error=str(exc))
+                # Full jitter spreads the return of many workers.
+                if self.stop.wait(random.uniform(0, pause)):  # noqa: S311 (guards nothing)
+                    raise ToolError("the attempt was stopped", kind="cancelled") from exc
+                pause = min(pause * 2, _LONGEST_PAUSE)
 
 
 class Fetcher:
@@ -71,20 +92,7 @@ class Fetcher:
 
     def _insist(self, asker: Asker, ref: str, item: int | None) -> bytes:
         request = ValueRequest(**asker.pointer._asdict(), ref=ref, item=item)
-        pause = 0.1
-        while True:
-            try:
-                return self._work.value(request)
-            except UnavailableError as exc:
-                if time.monotonic() > asker.deadline:
-                    raise ToolError(
-                        f"{ref} could not be read in time: {exc}", kind="timeout", retryable=True
-                    ) from exc
-                log.warning("value.unavailable", ref=ref, error=str(exc))
-                # Full jitter spreads the return of many workers.
-                if asker.stop.wait(random.uniform(0, pause)):  # noqa: S311 (guards nothing)
-                    raise ToolError("the attempt was stopped", kind="cancelled") from exc
-                pause = min(pause * 2, _LONGEST_PAUSE)
+        return asker.insist(ref, lambda: self._work.value(request))
 
 
 @dataclass(slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -11,14 +10,13 @@ from hashlib import blake2b
 from typing import Any
 
 import orjson
-import structlog
 
 from app.actors.fetching import Asker
 from app.actors.secrets import answered, revealed
 from app.actors.tokens import Held, HeldTokens, SharedTokens
 from app.engine.credentials import Credential, parsed
 from app.engine.masking import Masker
-from app.errors import CallboardError, ToolError, UnavailableError
+from app.errors import CallboardError, ToolError
 from app.keychain.chain import Keychain
 from app.keychain.providers import Surroundings
 from app.keychain.secrets import Means, asked, concealed
@@ -28,11 +26,8 @@ from app.settings import Settings
 from app.tools.web.policy import policy_of
 from app.wire import KeychainPlan, Resume, SecretRequest, Variables
 
-log = structlog.get_logger(__name__)
-
 #: Seconds that a credential is used again without asking: as long may one that was revoked live on.
 KEPT = 30.0
-_LONGEST_PAUSE = 5.0
 
 
 def _nobody(*_values: str) -> None:
@@ -76,18 +71,14 @@ class Vaults:
 
     def _asked(self, asker: Asker, name: str) -> Credential:
         request = SecretRequest(**asker.pointer._asdict(), worker=self.worker, name=name)
-        pause = 0.1
-        while True:
-            try:
-                answer = self.work.secret(request)
-            except UnavailableError as exc:
-                _wait(asker, f"credential {name!r}", exc, pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
-            except CallboardError as exc:
-                # It is not there, not for us, or sealed with a key that the server lacks.
-                raise ToolError(str(exc), kind="auth") from exc
-            else:
-                return Credential(answer.name, answer.type, answer.data)
+        try:
+            answer = asker.insist(f"credential {name!r}", lambda: self.work.secret(request))
+        except ToolError:
+            raise  # stopped, or late
+        except CallboardError as exc:
+            # It is not there, not for us, or sealed with a key that the server lacks.
+            raise ToolError(str(exc), kind="auth") from exc
+        return Credential(answer.name, answer.type, answer.data)
 
 
 @dataclass(slots=True)
@@ -183,15 +174,3 @@ class Vault:
         """Entries may name places by their workload: the same are refused as for ``http``, but for
         private ones, where those who keep secrets are."""
         replace(policy_of(self.vaults.settings), private=True).check(host, address, port)
-
-
-def _wait(asker: Asker, what: str, exc: Exception, pause: float) -> None:
-    """Wait before asking again: an outage is no reason to fail a step, being stopped or late is."""
-    if time.monotonic() > asker.deadline:
-        raise ToolError(
-            f"{what} could not be read in time: {exc}", kind="timeout", retryable=True
-        ) from exc
-    log.warning("vault.unavailable", what=what, error=str(exc))
-    # Full jitter spreads the return of many workers.
-    if asker.stop.wait(random.uniform(0, pause)):  # noqa: S311 (guards nothing)
-        raise ToolError("the attempt was stopped", kind="cancelled") from exc
