@@ -292,7 +292,9 @@ class Settings:
 
     # Recovery
     heartbeat: float = setting(
-        5.0, "CALLBOARD_HEARTBEAT", help="seconds between two heartbeats of a process"
+        3.0,
+        "CALLBOARD_HEARTBEAT",
+        help="seconds between two heartbeats of a process; a cancelled step stops at the next one",
     )
     lease: float = setting(
         15.0,

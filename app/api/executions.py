@@ -99,6 +99,7 @@ def execution(execution_id: ExecutionId, query: EventQueryDep, control: ControlD
     return answer(
         ExecutionDetail(
             **fields,
+            retry_of=_retry_of(view),
             events=events,
             events_included=query.include_events,
             events_endpoint=f"/api/executions/{execution_id}/events",
@@ -140,6 +141,8 @@ def status(
             duration_seconds=seconds,
             duration_human=human(seconds),
             error=summary.error,
+            paused_at=summary.paused_at if summary.ended_at is None else None,
+            retry_of=_retry_of(view),
         )
     )
 
@@ -259,7 +262,13 @@ def _row(summary: ExecutionSummary) -> dict[str, Any]:
         "progress": 100 if summary.ended_at else 0,
         "error": summary.error,
         "parent_execution_id": None if parent is None else str(parent),
+        "paused_at": summary.paused_at if summary.ended_at is None else None,
     }
+
+
+def _retry_of(view: StatusView) -> str | None:
+    before = view.state.retry_of
+    return None if before is None else str(before)
 
 
 def _progress(view: StatusView) -> int:

@@ -13,6 +13,8 @@ from app.wire import EventRow
 #: Our event type to NoETL's, where it has one, and the status shown.
 WORDS: Mapping[str, tuple[str, str]] = {
     "execution.started": ("playbook.initialized", "STARTED"),
+    "execution.paused": ("execution.paused", "PAUSED"),
+    "execution.resumed": ("execution.resumed", "STARTED"),
     "step.scheduled": ("command.issued", "PENDING"),
     "step.started": ("command.started", "STARTED"),
     "step.done": ("call.done", "COMPLETED"),

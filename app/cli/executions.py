@@ -83,7 +83,7 @@ def status_text(found: dict[str, Any], told: Told, reason: str | None = None) ->
     lines = [
         f"Execution: {found['execution_id']}",
         f"Path:      {found['path']} (version {found['version']})",
-        f"Status:    {found['status']}",
+        f"Status:    {standing(found)}",
         f"Steps:     {len(done)} completed",
         f"Duration:  {seconds(found['duration_seconds'])}",
     ]
@@ -98,6 +98,12 @@ def status_text(found: dict[str, Any], told: Told, reason: str | None = None) ->
     rows = [_step_cells(row_of(step, told)) for step in found["steps"]]
     header = ("step", "status", "visits", "iterations", "remarks")
     return "\n".join([*lines, "", table(rows, header, widest=REMARK)])
+
+
+def standing(found: dict[str, Any]) -> str:
+    """The status for people, which says that an execution is paused."""
+    since = found.get("paused_at")
+    return f"{found['status']} (paused {since[11:19]} UTC)" if since else str(found["status"])
 
 
 def _step_cells(row: Row) -> tuple[Any, ...]:
@@ -214,7 +220,7 @@ def _execution_cells(row: dict[str, Any]) -> tuple[Any, ...]:
         row["execution_id"],
         row["path"],
         row["version"],
-        row["status"],
+        standing(row),
         started,
         took,
         row["error"],

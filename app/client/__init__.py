@@ -179,8 +179,7 @@ class Client(Transport):
 
     def credential_delete(self, name: str) -> Json:
         """Forget the one of that name or id. Sent once: a lost answer may have done it."""
-        found: Json = self._decode(self._send("DELETE", _credential(name), None, again=False))
-        return found
+        return self._object_once(_credential(name), None, method="DELETE")
 
     def credential_test(self, name: str) -> CredentialTest:
         """Start the playbook that tries it."""
@@ -259,6 +258,34 @@ class Client(Transport):
         """End it; ``status`` says cancelled or already_completed."""
         body = orjson.dumps({"reason": reason, "cascade": cascade})
         return self._object("POST", _of(execution_id, "cancel"), body=body)
+
+    def pause(
+        self, execution_id: int | str, *, reason: str | None = None, cascade: bool = True
+    ) -> Json:
+        """Start nothing new in it. Raises ``ConflictError`` where it has ended."""
+        body = orjson.dumps({"reason": reason, "cascade": cascade})
+        return self._object("POST", _of(execution_id, "pause"), body=body)
+
+    def resume(self, execution_id: int | str, *, cascade: bool = True) -> Json:
+        """Let it go on. Raises ``ConflictError`` where it has ended."""
+        body = orjson.dumps({"cascade": cascade})
+        return self._object("POST", _of(execution_id, "resume"), body=body)
+
+    def retry(
+        self,
+        execution_id: int | str,
+        *,
+        step: str | None = None,
+        version: int | str | None = None,
+    ) -> Json:
+        """Try again what failed. Sent once: a lost answer may have started an execution."""
+        body = orjson.dumps({"step": step, "version": version})
+        return self._object_once(_of(execution_id, "retry"), body)
+
+    def rerun(self, execution_id: int | str, *, version: int | str | None = None) -> Json:
+        """Start its playbook again from the beginning. Sent once, as ``retry`` is."""
+        body = orjson.dumps({"version": version})
+        return self._object_once(_of(execution_id, "rerun"), body)
 
     def replay(self, execution_id: int | str, **query: Any) -> Json:
         """A page of what each event changed; query: after, at, limit, step."""

@@ -105,6 +105,13 @@ class Transport:
             raise self._not_ours()
         return data
 
+    def _object_once(self, path: str, body: bytes | None, *, method: str = "POST") -> Json:
+        """As ``_object``, sent once: what is done twice is not the same as done once."""
+        data = self._decode(self._send(method, path, body, again=False))
+        if not isinstance(data, dict):
+            raise self._not_ours()
+        return data
+
     def _json(
         self,
         method: str,

@@ -64,6 +64,8 @@ class _Turn(Outgoing):
         if self.state.deadline is not None and self.values.now >= self.state.deadline:
             self.time_out()
             return
+        if self.state.paused:
+            return
         if not self.state.steps:
             self.enter(self.step(self.playbook.entry), None)
         while True:

@@ -65,6 +65,8 @@ class ExecutionStarted:
 
     ``deadline`` (unix seconds) is when it fails if it still runs. ``depth`` counts the executions
     above it. ``caller`` is there where a step waits for it: the fields of ``engine.children.Caller``.
+    ``retry_of`` is an execution that ended badly and whose work this one takes over: what was done
+    there is not done again, but for the steps named in ``redo``.
     """
 
     type: ClassVar[str] = "execution.started"
@@ -77,6 +79,23 @@ class ExecutionStarted:
     depth: int = 0
     deadline: float | None = None
     caller: Mapping[str, Any] | None = None
+    retry_of: int | None = None
+    redo: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionPaused:
+    """An operator stopped the clockwork: nothing new is scheduled or claimed; what runs may end."""
+
+    type: ClassVar[str] = "execution.paused"
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionResumed:
+    """It goes on where it was paused."""
+
+    type: ClassVar[str] = "execution.resumed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +143,8 @@ class StepStarted(OfStep):
 class StepDone(OfStep):
     """The unit of work ended well. ``ctx`` holds what its policy rules set for later steps.
 
-    ``tail`` is the end of what it printed, for people.
+    ``tail`` is the end of what it printed, for people. ``taken_from`` is the execution that did the
+    work, where this one is a retry of it.
     """
 
     type: ClassVar[str] = "step.done"
@@ -137,6 +157,7 @@ class StepDone(OfStep):
     tail: str | None = None
     worker: str | None = None
     duration_ms: float | None = None
+    taken_from: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,6 +427,8 @@ class ExecutionCancelled:
 
 Event = (
     ExecutionStarted
+    | ExecutionPaused
+    | ExecutionResumed
     | StepScheduled
     | StepStarted
     | StepDone
@@ -483,7 +506,7 @@ def event_from(type_: str, columns: Mapping[str, Any], payload: Mapping[str, Any
     names = _FIELDS[type_]
     values = {name: columns[name] for name in names if name in COLUMNS and name in columns}
     values.update((name, payload[name]) for name in names if name in payload)
-    for name in ("taken", "waiting"):
-        if name in values:
+    for name in ("taken", "waiting", "redo"):
+        if values.get(name) is not None:
             values[name] = tuple(values[name])
     return cls(**values)

@@ -81,6 +81,7 @@ class ExecutionSummary(NamedTuple):
     ended_at: datetime | None = None
     error: str | None = None
     parent_execution_id: int | None = None
+    paused_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,9 @@ class LogTransaction(Protocol):
 
     def ended(self, execution_ids: Iterable[int]) -> dict[int, str]:
         """The type of the end event of each of these executions that has ended."""
+
+    def paused(self, execution_ids: Iterable[int]) -> frozenset[int]:
+        """Those of these executions that are paused."""
 
     def attempts(
         self, keys: Iterable[tuple[int, StepKey]]
@@ -157,6 +161,9 @@ class EventLog(Protocol):
     def iterations(self, execution_id: int, step: str, visit: int) -> list[Entry]:
         """The ``step.done`` and ``step.failed`` events of a loop's iterations, ordered by index."""
 
+    def done(self, execution_id: int, keys: Iterable[StepKey]) -> dict[StepKey, Entry]:
+        """The ``step.done`` of each of these keys that has one."""
+
     def values(self, execution_id: int, names: Iterable[str]) -> dict[str, Any]:
         """Values kept by ``store_value``; missing ones are absent."""
 
@@ -177,8 +184,8 @@ class EventLog(Protocol):
         self, *, older_than: float, limit: int = 1000, after: int = 0
     ) -> list[tuple[Pointer, str, str]]:
         """(pointer, tool, queue) of attempts that were due more than *older_than* seconds ago
-        (database clock) and that nobody claimed, in open executions with ids above *after*,
-        ascending by execution."""
+        (database clock) and that nobody claimed, in executions with ids above *after* that are open
+        and not paused, ascending by execution."""
 
     def abandoned(self, *, lease: float, limit: int = 1000) -> list[tuple[Pointer, str]]:
         """(pointer, worker) of claimed, unfinished newest attempts of open executions whose worker

@@ -25,6 +25,8 @@ from app.engine.events import (
     ExecutionCancelled,
     ExecutionCompleted,
     ExecutionFailed,
+    ExecutionPaused,
+    ExecutionResumed,
     ExecutionStarted,
     FrameOpened,
     LoopDone,
@@ -104,6 +106,7 @@ class Execution:
 
     ``calls`` are parked steps whose sub-playbook is to be started (the seq that says which),
     ``children`` those that wait for one, ``resumes`` where steps that were parked go on.
+    ``retry_of`` and ``redo`` are as in ``execution.started``.
     """
 
     version: int = 0
@@ -115,6 +118,9 @@ class Execution:
     depth: int = 0
     deadline: float | None = None
     caller: Mapping[str, Any] | None = None
+    paused: bool = False
+    retry_of: int | None = None
+    redo: frozenset[str] = frozenset()
     steps: Mapping[str, StepState] = field(default_factory=dict)
     ctx: Mapping[str, int] = field(default_factory=dict)
     running: frozenset[str] = frozenset()
@@ -163,7 +169,13 @@ def evolve(state: Execution, event: Event, seq: int) -> Execution:  # noqa: C901
                 depth=event.depth,
                 deadline=event.deadline,
                 caller=event.caller,
+                retry_of=event.retry_of,
+                redo=frozenset(event.redo or ()),
             )
+        case ExecutionPaused():
+            return replace(state, paused=True)
+        case ExecutionResumed():
+            return replace(state, paused=False)
         case StepScheduled():
             return _scheduled(state, event)
         case LoopStarted():

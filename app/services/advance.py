@@ -13,7 +13,6 @@ from app.engine.events import (
     Event,
     ExecutionFailed,
     StepScheduled,
-    StepStarted,
     UnknownEventError,
 )
 from app.engine.ports import (
@@ -31,7 +30,9 @@ from app.engine.values import ValueNeeded, Values
 from app.errors import CallboardError, UnavailableError
 from app.services.cache import Lru
 from app.services.catalog import CatalogService
+from app.services.durable import durable
 from app.services.family import Family
+from app.services.inheritance import Inheritance, taken
 from app.services.large import Storage
 from app.services.reading import Reader
 
@@ -73,6 +74,7 @@ class Advance:
         self._limits = limits
         self._storage = storage
         self._family = family
+        self._inheritance = Inheritance(events, reader)
         self._clock = clock
         self._new_id = new_id
         self._cache: Lru[int, Cached] = Lru(cached)
@@ -84,7 +86,7 @@ class Advance:
         then comes again, and what was appended but not published is published by the sweeper.
         """
         try:
-            return self._advance(execution_id)
+            return self._advance_on(execution_id)
         except DuplicateEventError as exc:
             # Our fold was not what the log says: forget it and look again.
             self._cache.pop(execution_id)
@@ -96,18 +98,27 @@ class Advance:
             log.exception("advance.failed", execution_id=execution_id)
             return self._give_up(execution_id, exc)
 
-    def _advance(self, execution_id: int) -> int:
+    def _advance_on(self, execution_id: int) -> int:
+        """Decide, and again where the outcome of what was decided was there already."""
+        count = 0
+        while entries := self._advance(execution_id):
+            count += len(entries)
+            if not taken(entries):
+                break
+        return count
+
+    def _advance(self, execution_id: int) -> Sequence[Entry]:
         with self._log.transaction([execution_id]) as tx:
             known = self._cache.get(execution_id) or Cached(NEW, Values())
             read = tx.read(execution_id, after=known.state.version)
             cached = _fold(known, read)
             if not cached.state.is_running:
                 self._cache.pop(execution_id)
-                return 0
-            new = self._decide(execution_id, cached)
+                return ()
+            new = self._inheritance.applied(cached.state, self._decide(execution_id, cached))
             if not new:
                 self._cache.put(execution_id, _fold(known, durable(read)))
-                return 0
+                return ()
             light = [
                 self._storage.lighten(
                     tx, execution_id, self._family.begin(tx, execution_id, cached.state, event)
@@ -118,7 +129,7 @@ class Advance:
         # Only now: what was not committed must not be remembered.
         self._remember(execution_id, cached, entries)
         self._publish(execution_id, entries)
-        return len(entries)
+        return entries
 
     def _give_up(self, execution_id: int, reason: Exception) -> int:
         message = f"the engine could not go on: {type(reason).__name__}: {reason}"
@@ -162,6 +173,7 @@ class Advance:
 
     def _publish(self, execution_id: int, entries: Sequence[Entry]) -> None:
         now = self._clock()
+        done = taken(entries)
         pointers = [
             Dispatch(
                 Pointer(execution_id, event.step, event.visit, event.iteration, event.attempt),
@@ -171,23 +183,11 @@ class Advance:
                 nonce=entry.seq,
             )
             for entry in entries
-            if isinstance(event := entry.event, StepScheduled)
+            if isinstance(event := entry.event, StepScheduled) and event.key not in done
         ]
         if pointers:
             self._dispatcher.dispatch(pointers)
         self._family.wake(execution_id, [entry.event for entry in entries])
-
-
-def durable(entries: Sequence[Entry]) -> Sequence[Entry]:
-    """*entries* without the claims at their end.
-
-    A claim commits before it is on disk, so a crash of Postgres may take it back and give its seq
-    to another event. An event behind it that waited for the disk makes it safe.
-    """
-    end = len(entries)
-    while end and isinstance(entries[end - 1].event, StepStarted):
-        end -= 1
-    return entries[:end]
 
 
 def _fold(cached: Cached, entries: Sequence[Entry]) -> Cached:

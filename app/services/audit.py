@@ -15,6 +15,8 @@ from app.engine.events import (
     ChildStarted,
     CtxUpdated,
     Entry,
+    ExecutionPaused,
+    ExecutionResumed,
     ExecutionStarted,
     LoopDone,
     LoopStarted,
@@ -30,6 +32,20 @@ from app.engine.events import (
 
 #: What may follow the end of an execution: kept for the record, and changing nothing.
 AUDIT_ONLY = frozenset({"attempt.late"})
+#: What an operator's pause holds back: everything that begins work, or decides what begins.
+_HELD_BACK = frozenset(
+    {
+        "step.scheduled",
+        "step.started",
+        "step.skipped",
+        "step.routed",
+        "child.started",
+        "loop.started",
+        "frame.opened",
+        "ctx.updated",
+        "execution.completed",
+    }
+)
 #: Types that say which source led to a step.
 _LED = ("step.scheduled", "child.started", "loop.started")
 _STATUS = {
@@ -68,6 +84,7 @@ class Audit:
     seq: int = 0
     started: Entry | None = None
     ended: Entry | None = None
+    paused: bool = False
     found: list[Discrepancy] = field(default_factory=list)
     visits: dict[str, int] = field(default_factory=dict)
     #: How the newest visit of a step ended; absent while it runs.
@@ -111,6 +128,8 @@ class Audit:
             what = "ends it again" if event.type in EXECUTION_ENDS else "is no audit event"
             code = "second-end" if event.type in EXECUTION_ENDS else "after-end"
             yield code, f"{event.type} comes after the end (event {self.ended.seq}) and {what}"
+        if self.paused and event.type in _HELD_BACK:
+            yield "while-paused", f"{event.type} comes while the execution is paused"
         if event.type in STEP_ENDS and (key := _key(event)) in self._finished:
             yield "step-ended-twice", f"{key} ends again with {event.type}"
         if isinstance(event, StepScheduled):
@@ -170,6 +189,8 @@ class Audit:
             self.started = self.started or entry
         elif event.type in EXECUTION_ENDS:
             self.ended = self.ended or entry
+        elif isinstance(event, ExecutionPaused | ExecutionResumed):
+            self.paused = isinstance(event, ExecutionPaused)
         elif isinstance(event, StepScheduled | ChildStarted):
             # A sub-playbook is begun without a message to a worker.
             self._attempts[event.key] = max(event.attempt, self._attempts.get(event.key, 0))

@@ -17,6 +17,7 @@ from app.services.credentials import Credentials
 from app.services.executions import Executions
 from app.services.family import Family
 from app.services.inspection import Inspection
+from app.services.intervention import Intervention
 from app.services.kinship import Kinship
 from app.services.large import Storage
 from app.services.output import Output
@@ -52,6 +53,7 @@ class Control:
 
     catalog: CatalogService
     executions: Executions
+    intervention: Intervention
     results: Results
     work: Work
     advance: Advance
@@ -97,6 +99,9 @@ def control(ports: Ports, settings: Settings) -> Control:
     return Control(
         catalog=catalog,
         executions=executions,
+        intervention=Intervention(
+            events, catalog, dispatcher, executions, family, clock=clock, new_id=ports.new_id
+        ),
         results=Results(executions, reader),
         work=Work(
             events,

@@ -25,9 +25,9 @@ from app.engine.ports import (
 from app.engine.state import NEW, Execution, replay
 from app.engine.values import Values
 from app.errors import ConflictError, NotFoundError, UnavailableError
-from app.services.advance import durable
 from app.services.cache import Lru
 from app.services.catalog import CatalogService
+from app.services.durable import durable
 from app.services.family import Family
 from app.services.opening import opening
 from app.services.reading import Reader
@@ -111,20 +111,29 @@ class Executions:
         entry = self._catalog.entry(path, version=version, catalog_id=catalog_id)
         playbook = self._catalog.playbook(entry.catalog_id)
         new_id = execution_id or self._new_id()
-        now = self._clock()
         started = opening(
-            new_id, entry, playbook, payload, now=now, parent_execution_id=parent_execution_id
+            new_id,
+            entry,
+            playbook,
+            payload,
+            now=self._clock(),
+            parent_execution_id=parent_execution_id,
         )
         try:
-            with self._log.transaction([new_id]) as tx:
-                tx.append(new_id, [Draft(started)])
+            self.accept(new_id, started)
         except DuplicateEventError:
             if execution_id is None:
                 raise
-        self._wake(new_id)
-        if started.deadline is not None:
-            self._wake(new_id, delay=started.deadline - now)
+            self._wake(new_id)
         return Started(new_id, entry)
+
+    def accept(self, execution_id: int, started: ExecutionStarted) -> None:
+        """Begin the log of an execution, and tell the orchestrator."""
+        with self._log.transaction([execution_id]) as tx:
+            tx.append(execution_id, [Draft(started)])
+        self._wake(execution_id)
+        if started.deadline is not None:
+            self._wake(execution_id, delay=started.deadline - self._clock())
 
     def _wake(self, execution_id: int, *, delay: float = 0.0) -> None:
         try:

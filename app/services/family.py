@@ -32,6 +32,7 @@ from app.errors import (
     NotFoundError,
 )
 from app.services.catalog import CatalogService
+from app.services.durable import durable
 from app.services.large import Storage
 from app.services.opening import opening
 from app.services.reading import MissingValueError, Reader
@@ -166,18 +167,27 @@ class Family:
     def cancel_children(self, execution_id: int, reason: str | None) -> list[int]:
         """End the open descendants of an execution, those included that nobody waits for."""
         cancelled: list[int] = []
-        query = ExecutionFilter(parent_execution_id=execution_id, limit=BATCH)
-        # Those that have ended are looked at, too: they may have left children behind.
-        while children := self._log.executions(query):
-            for child in children:
-                cancelled += self.cancel(child.execution_id, reason)
-            query = replace(query, before=children[-1].execution_id)
+        for child in self.children(execution_id):
+            cancelled += self.cancel(child, reason)
         return cancelled
+
+    def children(self, execution_id: int) -> Iterator[int]:
+        """What an execution started, the newest first.
+
+        Those that have ended are among them: they may have left children behind.
+        """
+        query = ExecutionFilter(parent_execution_id=execution_id, limit=BATCH)
+        while found := self._log.executions(query):
+            for child in found:
+                yield child.execution_id
+            query = replace(query, before=found[-1].execution_id)
 
     def cancel_one(self, execution_id: int, reason: str | None, *, cascade: bool = True) -> bool:
         """End the execution alone, and tell who waits for it; False where it had ended."""
+        # Most of it is folded before the lock is taken: others wait for what is new alone.
+        known = replay(durable(self._log.read(execution_id)))
         with self._log.transaction([execution_id]) as tx:
-            state = replay(tx.read(execution_id))
+            state = replay(tx.read(execution_id, after=known.version), known)
             events = cancel(state, reason, cascade=cascade)
             entries = tx.append(execution_id, [Draft(event) for event in events])
         if events:

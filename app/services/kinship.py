@@ -1,7 +1,8 @@
-"""Which executions belong to one family: those that one start led to, through sub-playbooks."""
+"""Which executions belong to one family: what one start led to, by sub-playbooks and retries."""
 
 from __future__ import annotations
 
+from app.engine.events import ExecutionStarted
 from app.engine.ports import EventLog
 from app.services.cache import Lru
 
@@ -22,12 +23,20 @@ class Kinship:
         known = self._roots.get(execution_id)
         if known is not None:
             return known
-        root = execution_id
+        root, above = execution_id, self._above(execution_id)
         # Ids grow from parent to child, so this ends.
-        while (row := self._log.summary(root)) is not None and row.parent_execution_id is not None:
-            if row.parent_execution_id >= root:
-                break
-            root = row.parent_execution_id
-        if row is not None:
+        while above is not None and 0 < above < root:
+            root, above = above, self._above(above)
+        if above is not None:
             self._roots.put(execution_id, root)
         return root
+
+    def _above(self, execution_id: int) -> int | None:
+        """The execution that led to this one; 0 where none did, None where this one is unknown."""
+        row = self._log.summary(execution_id)
+        if row is None:
+            return None
+        if row.parent_execution_id is not None:
+            return row.parent_execution_id
+        first = self._log.read(execution_id, limit=1)[0].event
+        return (first.retry_of or 0) if isinstance(first, ExecutionStarted) else 0

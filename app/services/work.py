@@ -101,6 +101,7 @@ class _Turn:
     pool: str | None
     states: Mapping[Place, AttemptState]
     ended: Mapping[int, str]
+    paused: frozenset[int]
     drafts: dict[int, list[Draft]] = field(default_factory=lambda: defaultdict(list))
     settled: dict[Place, str] = field(default_factory=dict)
     claims: list[ClaimAnswer | Granted] = field(default_factory=list)
@@ -154,7 +155,8 @@ class Work:
         # Losing a claim only means that the step is claimed again; a report must be on disk.
         with self._log.transaction(ids, durable=bool(request.reports)) as tx:
             places = list(dict.fromkeys(_place(item) for item in items))
-            turn = _Turn(request.worker, pool, tx.attempts(places), tx.ended(ids))
+            states, ended, paused = tx.attempts(places), tx.ended(ids), tx.paused(ids)
+            turn = _Turn(request.worker, pool, states, ended, paused)
             for report in request.reports:
                 self._judge_report(tx, turn, report)
             for claim in request.claims:
@@ -208,6 +210,8 @@ class Work:
         reason = _refusal(claim, state, turn)
         if reason is None and (place in turn.settled or state.started_key not in {None, key}):
             reason = "claimed by another worker"
+        if reason is None and claim.execution_id in turn.paused and state.started_key is None:
+            reason = "the execution is paused"  # its pointers are sent again when it goes on
         if reason is not None:
             turn.claims.append(ClaimAnswer(granted=False, reason=reason))
             return

@@ -10,7 +10,16 @@ from typing import Any
 import psycopg
 
 from app.engine import encoding
-from app.engine.events import EXECUTION_ENDS, Entry, ExecutionStarted, StepKey, event_from
+from app.engine.events import (
+    EXECUTION_ENDS,
+    Entry,
+    ExecutionPaused,
+    ExecutionResumed,
+    ExecutionStarted,
+    StepDone,
+    StepKey,
+    event_from,
+)
 from app.engine.ports import (
     AttemptState,
     Draft,
@@ -37,6 +46,7 @@ class _Head:
     status: str | None
     catalog_id: int | None
     parent_execution_id: int | None
+    paused: bool = False
 
     def after(self, drafts: Sequence[Draft]) -> _Head:
         """Where it stands when *drafts* are appended."""
@@ -48,6 +58,8 @@ class _Head:
                 head = _Head(head.seq, RUNNING, event.catalog_id, parent)
             elif event.type in EXECUTION_ENDS and head.status is not None:
                 head = replace(head, status=STATUS[event.type])
+            elif isinstance(event, ExecutionPaused | ExecutionResumed):
+                head = replace(head, paused=isinstance(event, ExecutionPaused))
         return head
 
 
@@ -70,6 +82,9 @@ class PostgresTransaction:
     def ended(self, execution_ids: Iterable[int]) -> dict[int, str]:
         states = {i: self._head(i).status for i in execution_ids}
         return {i: END_OF[status] for i, status in states.items() if status in END_OF}
+
+    def paused(self, execution_ids: Iterable[int]) -> frozenset[int]:
+        return frozenset(i for i in execution_ids if self._head(i).paused)
 
     def attempts(
         self, keys: Iterable[tuple[int, StepKey]]
@@ -209,6 +224,15 @@ class PostgresLog:
         with self._database.raw() as connection:
             return _entries(connection.execute(statements.ITERATIONS, [execution_id, step, visit]))
 
+    def done(self, execution_id: int, keys: Iterable[StepKey]) -> dict[StepKey, Entry]:
+        wanted = list(dict.fromkeys(keys))
+        if not wanted:
+            return {}
+        columns = [list(column) for column in zip(*wanted, strict=True)]
+        with self._database.raw() as connection:
+            found = _entries(connection.execute(statements.DONE, [*columns, execution_id]))
+        return {entry.event.key: entry for entry in found if isinstance(entry.event, StepDone)}
+
     def values(self, execution_id: int, names: Iterable[str]) -> dict[str, Any]:
         with self._database.raw() as connection:
             return dict(connection.execute(statements.VALUES, [execution_id, list(names)]))
@@ -259,6 +283,8 @@ class PostgresLog:
 #: The statement that keeps the projection in step with an event of this type.
 _PROJECTED = {
     "execution.started": statements.OPEN_EXECUTION,
+    "execution.paused": statements.PAUSE_EXECUTION,
+    "execution.resumed": statements.RESUME_EXECUTION,
     **dict.fromkeys(EXECUTION_ENDS, statements.CLOSE_EXECUTION),
 }
 

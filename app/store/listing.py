@@ -12,7 +12,7 @@ from app.store.ids import MAX_ID, first_id_at
 from app.store.rows import RUNNING
 from app.store.tables import execution as e
 
-_SUMMARY = select(
+_SUMMARY: Select[Any] = select(
     e.c.execution_id,
     e.c.catalog_id,
     e.c.path,
@@ -22,6 +22,7 @@ _SUMMARY = select(
     e.c.ended_at,
     e.c.error,
     e.c.parent_execution_id,
+    e.c.paused_at,
 )
 
 

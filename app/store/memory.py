@@ -152,6 +152,15 @@ class MemoryLog:
         ended = self._shelf.iterations(execution_id, step, visit)
         return [ended[iteration].entry(execution_id) for iteration in sorted(ended)]
 
+    def done(self, execution_id: int, keys: Iterable[StepKey]) -> dict[StepKey, Entry]:
+        ends = ((key, self._shelf.of_key(execution_id, key)) for key in keys)
+        return {
+            key: stored.entry(execution_id)
+            for key, rows in ends
+            for stored in rows
+            if stored.row.type == "step.done"
+        }
+
     def values(self, execution_id: int, names: Iterable[str]) -> dict[str, Any]:
         kept = self._shelf.book(execution_id).values
         return {name: encoding.loads(kept[name]) for name in names if name in kept}
@@ -183,7 +192,7 @@ class MemoryLog:
         for execution_id, key, state, rows in self._shelf.running():
             if execution_id <= after or not state.attempt:
                 continue
-            if state.started_by or state.fenced or state.ended:
+            if state.started_by or state.fenced or state.ended or self._is_paused(execution_id):
                 continue
             stored = next(s for s in rows if s.row.seq == state.scheduled_seq)
             event = stored.entry(execution_id).event
@@ -194,6 +203,10 @@ class MemoryLog:
                 found.append((pointer, event.tool, event.queue))
         found.sort(key=lambda item: item[0].execution_id)
         return found[:limit]
+
+    def _is_paused(self, execution_id: int) -> bool:
+        summary = self._shelf.book(execution_id).summary
+        return summary is not None and summary.paused_at is not None
 
     def abandoned(self, *, lease: float, limit: int = 1000) -> list[tuple[Pointer, str]]:
         found = []

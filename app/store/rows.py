@@ -24,6 +24,8 @@ END_OF = {
 #: The column ``status``, for people and dashboards; the engine never reads it.
 STATUS: Mapping[str, str] = {
     "execution.started": RUNNING,
+    "execution.paused": "PAUSED",
+    "execution.resumed": RUNNING,
     "step.scheduled": "PENDING",
     "step.started": RUNNING,
     "step.done": "COMPLETED",

@@ -20,6 +20,8 @@ from app.engine.events import (
     STEP_ENDS,
     Entry,
     Event,
+    ExecutionPaused,
+    ExecutionResumed,
     ExecutionStarted,
     StepKey,
     event_from,
@@ -158,6 +160,10 @@ class MemoryTransaction:
             if summary is not None and summary.status in END_OF
         }
 
+    def paused(self, execution_ids: Iterable[int]) -> frozenset[int]:
+        summaries = {i: self._summary(i, self._locked(i)) for i in execution_ids}
+        return frozenset(i for i, row in summaries.items() if row is not None and row.paused_at)
+
     def attempts(
         self, keys: Iterable[tuple[int, StepKey]]
     ) -> dict[tuple[int, StepKey], AttemptState]:
@@ -259,7 +265,12 @@ def _summary_after(summary: ExecutionSummary | None, entry: Entry) -> ExecutionS
             started_at=entry.at,
             parent_execution_id=event.parent_execution_id,
         )
-    if event.type in EXECUTION_ENDS and summary is not None:
+    if summary is None:
+        return None
+    if isinstance(event, ExecutionPaused | ExecutionResumed):
+        at = entry.at if isinstance(event, ExecutionPaused) else None
+        return summary._replace(paused_at=at)
+    if event.type in EXECUTION_ENDS:
         return summary._replace(
             status=STATUS[event.type], ended_at=entry.at, error=message_of(event)
         )

@@ -30,13 +30,14 @@ LOCK = "SELECT pg_advisory_xact_lock(id) FROM unnest(%s::bigint[]) AS k(id) ORDE
 
 # Its snapshot must be younger than the lock, so it is a statement of its own.
 HEADS = """
-SELECT k.id, coalesce(e.seq, 0), x.status, x.catalog_id, x.parent_execution_id
+SELECT k.id, coalesce(e.seq, 0), x.status, x.catalog_id, x.parent_execution_id,
+    x.paused_at IS NOT NULL
 FROM unnest(%s::bigint[]) AS k(id)
 LEFT JOIN LATERAL (
     SELECT seq FROM noetl.event WHERE execution_id = k.id ORDER BY seq DESC LIMIT 1
 ) e ON true
 LEFT JOIN LATERAL (
-    SELECT status, catalog_id, parent_execution_id
+    SELECT status, catalog_id, parent_execution_id, paused_at
     FROM noetl.execution WHERE execution_id = k.id LIMIT 1
 ) x ON true
 """
@@ -71,6 +72,14 @@ UPDATE noetl.execution x SET status = e.status, ended_at = e.created_at, error =
 FROM noetl.event e
 WHERE x.execution_id = %(id)s AND e.execution_id = %(id)s AND e.seq = %(seq)s
 """
+
+PAUSE_EXECUTION = """
+UPDATE noetl.execution x SET paused_at = e.created_at
+FROM noetl.event e
+WHERE x.execution_id = %(id)s AND e.execution_id = %(id)s AND e.seq = %(seq)s
+"""
+
+RESUME_EXECUTION = "UPDATE noetl.execution SET paused_at = NULL WHERE execution_id = %(id)s"
 
 READ = f"SELECT {_COLUMNS} FROM noetl.event e WHERE e.execution_id = %(id)s"
 
@@ -125,6 +134,16 @@ ON CONFLICT (execution_id, var_name)
 DO UPDATE SET var_value = excluded.var_value, source_step = excluded.source_step
 """
 
+DONE = f"""
+SELECT {_COLUMNS}
+FROM unnest(%s::text[], %s::int[], %s::int[]) AS k(step, visit, iteration)
+JOIN LATERAL (
+    SELECT * FROM noetl.event e
+    WHERE e.execution_id = %s AND e.step = k.step AND e.visit = k.visit
+      AND e.iteration = k.iteration AND e.type IN ({_list(STEP_ENDS)}) LIMIT 1
+) e ON e.type = 'step.done'
+"""
+
 VALUES = """
 SELECT var_name, var_value FROM noetl.transient WHERE execution_id = %s AND var_name = ANY(%s)
 """
@@ -167,7 +186,7 @@ JOIN LATERAL (
       AND {_OUTSTANDING}
     OFFSET 0
 ) e ON true
-WHERE x.status = 'RUNNING' AND x.execution_id > %s
+WHERE x.status = 'RUNNING' AND x.paused_at IS NULL AND x.execution_id > %s
 ORDER BY x.execution_id LIMIT %s
 """
 

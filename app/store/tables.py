@@ -146,6 +146,7 @@ execution = Table(
     _moment("started_at", nullable=False),
     _moment("ended_at"),
     Column("error", Text),
+    _moment("paused_at"),
 )
 Index("execution_status", execution.c.status, execution.c.execution_id)
 Index("execution_path", execution.c.path, execution.c.execution_id)

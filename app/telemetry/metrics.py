@@ -161,6 +161,9 @@ class CountedLog:
     def iterations(self, execution_id: int, step: str, visit: int) -> list[Entry]:
         return self._log.iterations(execution_id, step, visit)
 
+    def done(self, execution_id: int, keys: Iterable[StepKey]) -> dict[StepKey, Entry]:
+        return self._log.done(execution_id, keys)
+
     def values(self, execution_id: int, names: Iterable[str]) -> dict[str, Any]:
         return self._log.values(execution_id, names)
 
@@ -207,6 +210,9 @@ class _CountedTransaction:
 
     def ended(self, execution_ids: Iterable[int]) -> dict[int, str]:
         return self._tx.ended(execution_ids)
+
+    def paused(self, execution_ids: Iterable[int]) -> frozenset[int]:
+        return self._tx.paused(execution_ids)
 
     def attempts(
         self, keys: Iterable[tuple[int, StepKey]]

@@ -50,6 +50,8 @@ class ExecutionRow(Wire):
     result: Any = None
     error: str | None = None
     parent_execution_id: Id | None = None
+    #: Since when it is paused; None where it is not.
+    paused_at: datetime | None = None
 
 
 class EventRow(Wire):
@@ -93,8 +95,9 @@ class Pagination(Wire):
 
 
 class ExecutionDetail(ExecutionRow):
-    """An execution with a page of its events."""
+    """An execution with a page of its events. ``retry_of`` is the one whose work it took over."""
 
+    retry_of: Id | None = None
     events: list[EventRow] = []
     events_included: bool = True
     events_endpoint: str = ""
@@ -148,6 +151,8 @@ class ExecutionStatus(Wire):
     duration_seconds: float
     duration_human: str
     error: str | None = None
+    paused_at: datetime | None = None
+    retry_of: Id | None = None
 
 
 class StepResult(Wire):
@@ -192,6 +197,44 @@ class Cancelled(Wire):
     status: str
     execution_id: Id
     cancelled_executions: list[Id] = []
+    message: str
+
+
+class Pause(Wire):
+    """``cascade``: also the executions below it. ``reason`` is kept in the log."""
+
+    reason: str | None = None
+    cascade: bool = True
+
+
+class Paused(Wire):
+    """``status`` is paused or running; ``executions`` are those that this call changed."""
+
+    status: str
+    execution_id: Id
+    executions: list[Id] = []
+    message: str
+
+
+class Retry(Wire):
+    """Try again what failed, or everything from ``step`` on, with another ``version`` if named."""
+
+    step: str | None = None
+    version: int | Literal["latest"] | None = None
+
+
+class Rerun(Wire):
+    version: int | Literal["latest"] | None = None
+
+
+class Retried(Wire):
+    """``status`` is started (``execution_id`` is the new one) or resent (it is the one that runs)."""
+
+    status: str
+    execution_id: Id
+    retry_of: Id | None = None
+    path: str = ""
+    version: int = 0
     message: str
 
 

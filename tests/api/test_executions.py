@@ -12,6 +12,7 @@ from app.api.executions import human
 from tests.api.plane import CHAIN, Plane, build
 
 ROW = {
+    "paused_at",
     "execution_id",
     "catalog_id",
     "path",

@@ -141,6 +141,39 @@ def test_cancel(at_api: Call, tmp_path: Path) -> None:
     assert at_api("cancel", execution).stdout.startswith("already_completed: ")
 
 
+def test_pause_resume_and_rerun(at_api: Call, tmp_path: Path) -> None:
+    at_api("register", "-f", str(_write(tmp_path, SLEEPY, "cli/paused")))
+    execution = _json(at_api, "execute", "cli/paused")["execution_id"]
+    assert at_api("pause", execution, "--reason", "look").stdout == "paused: 1 execution paused\n"
+    assert at_api("pause", execution).stdout == "paused: it was paused already\n"
+    assert "RUNNING (paused" in at_api("status", execution).stdout
+    assert "RUNNING (paused" in at_api("executions", "--path", "cli/paused").stdout
+    assert at_api("resume", execution).stdout == "running: 1 execution resumed\n"
+    assert "paused" not in at_api("status", execution).stdout.replace("cli/paused", "")
+    at_api("cancel", execution)
+    refused = at_api("pause", execution)
+    assert refused.exit_code == 1
+    assert "has ended already" in refused.stderr
+    again = _json(at_api, "rerun", execution)
+    assert again["status"] == "started"
+    at_api("cancel", again["execution_id"])
+
+
+def test_retry_takes_over_and_says_so(at_api: Call, tmp_path: Path) -> None:
+    at_api("register", "-f", str(_write(tmp_path, FAILING, "cli/retried")))
+    at_api("execute", "cli/retried", "--watch")
+    (row,) = _json(at_api, "executions", "--path", "cli/retried")
+    at_api("register", "-f", str(_write(tmp_path, GOOD, "cli/retried")))
+    told = at_api("retry", row["execution_id"], "--version", "latest", "--watch")
+    assert told.exit_code == 0
+    assert f"takes over what was done in {row['execution_id']}" in told.stdout
+    newest = _json(at_api, "executions", "--path", "cli/retried")[0]
+    status = _json(at_api, "status", newest["execution_id"])
+    assert (status["status"], status["retry_of"]) == ("COMPLETED", row["execution_id"])
+    assert at_api("retry", newest["execution_id"]).exit_code == 1
+    assert at_api("retry", row["execution_id"], "--version", "old").exit_code == 2
+
+
 def test_a_folder_with_one_bad_playbook_registers_the_others(at_api: Call, tmp_path: Path) -> None:
     _write(tmp_path, GOOD, "cli/folder")
     _write(tmp_path, INVALID, "cli/bad")

@@ -13,6 +13,8 @@ from app.engine.events import (
     ExecutionCancelled,
     ExecutionCompleted,
     ExecutionFailed,
+    ExecutionPaused,
+    ExecutionResumed,
     LoopDone,
     LoopStarted,
     StepCancelled,
@@ -55,6 +57,15 @@ def test_a_trivial_step_costs_three_events() -> None:
 def test_deciding_again_without_news_gives_nothing() -> None:
     started = Run(playbook_of(CHAIN)).begin()
     assert started.decide() == []
+
+
+def test_nothing_follows_while_it_is_paused_and_all_of_it_afterwards() -> None:
+    run = Run(playbook_of(CHAIN)).begin()
+    run.append(ExecutionPaused())
+    run.append(StepDone("start", 1, -1, 1))
+    assert run.decide() == []
+    run.append(ExecutionResumed())
+    assert [event.type for event in run.decide()] == ["step.scheduled"]
 
 
 def test_nothing_follows_after_the_end() -> None:
