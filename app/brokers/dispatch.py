@@ -26,6 +26,13 @@ class Countable(Protocol):
 
 
 @runtime_checkable
+class Forgetful(Protocol):
+    """A broker that may lose its store, and can tell by another ``epoch``."""
+
+    def epoch(self) -> str: ...
+
+
+@runtime_checkable
 class EnqueuesMany(Protocol):
     """A broker that stores many (message, delay in milliseconds) in one go."""
 
@@ -60,6 +67,16 @@ class DramatiqDispatcher:
             return 0
         with _translated():
             return self._broker.backlog(queue)
+
+    def epoch(self) -> str:
+        """Another text than before where the broker lost everything that it held in between.
+
+        Always the same of a broker that lives and dies with its process. Raises UnavailableError.
+        """
+        if not isinstance(self._broker, Forgetful):
+            return ""
+        with _translated():
+            return self._broker.epoch()
 
     def _send(self, messages: list[tuple[Message[Any], int | None]]) -> None:
         with _translated():

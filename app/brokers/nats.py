@@ -142,6 +142,10 @@ class NatsBroker(Broker):
         """How many messages of the queue wait or are at work, the delayed ones aside; cheap."""
         return self.session.backlog(queue_name)
 
+    def epoch(self) -> str:
+        """Another text than before where the server lost the streams in between."""
+        return self.session.epoch()
+
     def close(self) -> None:
         """Give back what is held, flush and disconnect. The next use connects again."""
         session = self._sessions.pop(os.getpid(), None)

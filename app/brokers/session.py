@@ -123,6 +123,18 @@ class Session:
             return self.depth(queue).waiting
         return int(consumer.num_pending or 0) + int(consumer.num_ack_pending or 0)
 
+    def epoch(self) -> str:
+        """When each stream was made, now if it is missing; another text once one of them was lost."""
+        subjects = self._streams.subjects
+
+        async def born(client: Client) -> str:
+            await self._streams.ensure(client)
+            js = client.jetstream()
+            infos = [await js.stream_info(name) for name in (subjects.steps, subjects.wakes)]
+            return " ".join(str(info.created) for info in infos)
+
+        return self.bridge.call(born, timeout=self._timeout)
+
     def _consumer(self, queue: str) -> api.ConsumerInfo | None:
         """What the server says of the queue's consumer; None while no worker ever asked for one."""
         subjects = self._streams.subjects

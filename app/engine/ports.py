@@ -305,6 +305,12 @@ class Dispatcher(Protocol):
     def depth(self, queue: str) -> int:
         """How many messages the broker holds for *queue*, waiting or in flight."""
 
+    def epoch(self) -> str:
+        """Another text than before where the broker lost everything that it held in between.
+
+        Raises UnavailableError.
+        """
+
 
 class Dispatch(NamedTuple):
     """A pointer on its way: the actor (tool kind), its queue, and the delay in seconds.

@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 WAKES = 500
 #: Pointers sent again per run, and attempts taken from silent workers.
 BATCH = 2_000
+#: Batches of either in one run where the broker lost all that it held.
+BATCHES_AFTER_LOSS = 10
 #: A pointer that may still be waiting in a long queue is sent again this often (seconds), no more.
 PATIENCE = 120.0
 
@@ -68,12 +70,15 @@ class Sweeper:
         self._behind = 0
         self._unclaimed_behind = 0
         self._sent: dict[Pointer, float] = {}
+        self._epoch: str | None = None
+        self._lost_pointers = self._lost_wakes = False
 
     def sweep(self) -> Swept:
         """One run. What goes wrong in one part keeps no other from its work; it is raised at the end."""
         counts: list[int] = []
         trouble: list[CallboardError] = []
         for part in (
+            self._notice_loss,
             self._expire,
             self._send_again,
             self._wake_open,
@@ -87,7 +92,17 @@ class Sweeper:
                 trouble.append(exc)
         if trouble:
             raise trouble[0]
-        return Swept(*counts[:3])
+        return Swept(*counts[1:4])
+
+    def _notice_loss(self) -> int:
+        """Begin anew, and without patience, where the broker forgot what it was given."""
+        epoch = self._dispatcher.epoch()
+        if self._epoch not in {None, epoch}:
+            log.warning("broker.lost_everything", remedy="what waits is sent again from the log")
+            self._lost_pointers = self._lost_wakes = True
+            self._behind = self._unclaimed_behind = 0
+        self._epoch = epoch
+        return int(self._lost_pointers)
 
     def _forget(self) -> int:
         """Forget processes that fell silent long ago."""
@@ -130,14 +145,22 @@ class Sweeper:
 
     def _send_again(self) -> int:
         """Send the pointers that nobody claimed, where the queue does not hold them any more."""
-        now = self._clock()
+        count = self._send_overdue()
+        for _ in range(1, BATCHES_AFTER_LOSS):
+            if not self._lost_pointers:
+                break
+            count += self._send_overdue()
+        return count
+
+    def _send_overdue(self) -> int:
+        now, patient = self._clock(), not self._lost_pointers
         queues: dict[str, list[tuple[Pointer, str]]] = defaultdict(list)
         for pointer, tool, queue in self._overdue():
             queues[queue].append((pointer, tool))
         self._sent = {pointer: at for pointer, at in self._sent.items() if now - at < 2 * PATIENCE}
         count = 0
         for queue, found in queues.items():
-            waiting = self._dispatcher.depth(queue) >= len(found)
+            waiting = patient and self._dispatcher.depth(queue) >= len(found)
             due = [item for item in found if not (waiting and self._is_patient(item[0], now))]
             self._dispatcher.dispatch(
                 [Dispatch(pointer, tool, queue, nonce=int(now * 1000)) for pointer, tool in due]
@@ -149,9 +172,13 @@ class Sweeper:
     def _overdue(self) -> list[tuple[Pointer, str, str]]:
         """The next batch of pointers that nobody claimed, from the first execution on again at last."""
         found = self._log.unclaimed(
-            older_than=self._unclaimed_after, limit=BATCH, after=self._unclaimed_behind
+            older_than=0 if self._lost_pointers else self._unclaimed_after,
+            limit=BATCH,
+            after=self._unclaimed_behind,
         )
         self._unclaimed_behind = found[-1][0].execution_id if len(found) == BATCH else 0
+        if not self._unclaimed_behind:
+            self._lost_pointers = False  # all of them were looked through
         return found
 
     def _is_patient(self, pointer: Pointer, now: float) -> bool:
@@ -160,7 +187,16 @@ class Sweeper:
 
     def _wake_open(self) -> int:
         """Wake the open executions in turn: whatever one waits for, a wake never harms."""
+        count = self._wake_next()
+        for _ in range(1, BATCHES_AFTER_LOSS):
+            if not self._lost_wakes:
+                break
+            count += self._wake_next()
+        return count
+
+    def _wake_next(self) -> int:
         ids = self._log.open_executions(limit=WAKES, after=self._behind)
-        self._behind = ids[-1] if len(ids) == WAKES else 0
         self._dispatcher.wake(ids)
+        self._behind = ids[-1] if len(ids) == WAKES else 0
+        self._lost_wakes = self._lost_wakes and bool(self._behind)
         return len(ids)

@@ -10,9 +10,11 @@ from dramatiq.broker import Broker, Consumer
 from dramatiq.brokers.stub import StubBroker
 
 from app.brokers.dispatch import DramatiqDispatcher
+from app.embedded.nats import EmbeddedNats
 from app.engine.ports import MAX_POINTER_BYTES, Dispatch, Dispatcher, Pointer
 from app.errors import UnavailableError
 from tests.brokers.conftest import MakeBroker
+from tests.brokers.test_publishing import lose_store
 
 POINTER = Pointer(2**62, "load_customers", 1, -1, 1)
 
@@ -45,6 +47,23 @@ def test_each_pointer_goes_to_its_actor_on_its_queue(broker: Broker) -> None:
         assert Pointer(*message.args) == POINTER
         assert len(message.encode()) < MAX_POINTER_BYTES / 3
         consumer.close()
+
+
+def test_the_epoch_is_the_same_until_the_store_is_lost(
+    own_nats: EmbeddedNats, make_broker: MakeBroker
+) -> None:
+    dispatcher = DramatiqDispatcher(make_broker(coalescing={"x"}))
+    first = dispatcher.epoch()
+    assert first
+    assert dispatcher.epoch() == first
+    own_nats.kill()
+    own_nats.start()
+    assert dispatcher.epoch() == first
+    lose_store(own_nats)
+    second = dispatcher.epoch()
+    assert second != first
+    assert dispatcher.epoch() == second
+    assert DramatiqDispatcher(StubBroker()).epoch() == ""
 
 
 def test_a_pointer_sent_again_is_another_message(broker: Broker) -> None:

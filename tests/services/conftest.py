@@ -35,6 +35,7 @@ class Recorder:
     later: list[tuple[int, float]] = field(default_factory=list)
     down: bool = False
     held: int = 0
+    born: str = "monday"
 
     def dispatch(self, steps: Sequence[Dispatch]) -> None:
         self._check()
@@ -48,6 +49,10 @@ class Recorder:
 
     def depth(self, queue: str) -> int:
         return self.held
+
+    def epoch(self) -> str:
+        self._check()
+        return self.born
 
     def _check(self) -> None:
         if self.down:

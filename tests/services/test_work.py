@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from app.engine.ports import Pointer
-from app.errors import ForbiddenError
+from app.errors import ForbiddenError, UnavailableError
+from app.services import sweep
 from app.wire import Beat, Claim, ClaimRequest, PointerWire, Report, ReportRequest
 from tests.services.conftest import Bench
 
@@ -269,6 +270,43 @@ def test_a_pointer_that_still_waits_in_its_queue_is_not_sent_again_at_once(bench
     assert bench.control.sweeper.sweep().resent == 0
     bench.now[0] += 121
     assert bench.control.sweeper.sweep().resent == 1
+
+
+def test_what_a_broker_lost_with_its_store_is_sent_again_at_the_next_sweep(bench: Bench) -> None:
+    pointers = {begun(bench)[1] for _ in range(3)}
+    bench.control.sweeper.sweep()
+    bench.dispatcher.sent.clear()
+    bench.dispatcher.born = "tuesday"
+    bench.dispatcher.held = 1_000  # whatever it says it holds are not these
+    swept = bench.control.sweeper.sweep()
+    assert (swept.resent, swept.woken) == (3, 3)
+    assert {dispatch.pointer for dispatch in bench.dispatcher.sent} == pointers
+    assert bench.control.sweeper.sweep().resent == 0
+
+
+def test_after_a_loss_a_run_sends_several_batches_and_the_next_the_rest(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "BATCH", 2)
+    monkeypatch.setattr(sweep, "WAKES", 2)
+    monkeypatch.setattr(sweep, "BATCHES_AFTER_LOSS", 2)
+    for _ in range(7):
+        begun(bench)
+    bench.control.sweeper.sweep()
+    bench.dispatcher.born = "tuesday"
+    runs = [bench.control.sweeper.sweep() for _ in range(3)]
+    assert [run.resent for run in runs] == [4, 3, 0]
+    assert [run.woken for run in runs] == [4, 3, 2]
+
+
+def test_a_broker_that_is_away_has_lost_nothing_yet(bench: Bench) -> None:
+    begun(bench)
+    bench.control.sweeper.sweep()
+    bench.dispatcher.down = True
+    with pytest.raises(UnavailableError):
+        bench.control.sweeper.sweep()
+    bench.dispatcher.down = False
+    assert bench.control.sweeper.sweep().resent == 0
 
 
 def test_a_delayed_attempt_is_not_overdue_before_its_time(bench: Bench) -> None:
