@@ -6,21 +6,30 @@ from collections.abc import Callable
 
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.common import iter_queue
-from dramatiq.middleware import Middleware
+from dramatiq.middleware import Middleware, SkipMessage
 from dramatiq.worker import Worker
 
-from app.brokers.puller import NAK, Delivery
+from app.brokers.delivery import NAK, Delivery
+from app.brokers.session import Session
 
 
 class Custody(Middleware):
-    """The first middleware of every ``NatsBroker``. *stop_pulling* ends fetching on all its queues.
+    """The first middleware of every ``NatsBroker``; *session* gives that of this process.
 
     Dramatiq gives prefetched messages back only when the last actor has finished; others could
-    work on them meanwhile, so here they go back as soon as the worker is told to stop.
+    work on them meanwhile, so here they go back as soon as the worker is told to stop, or when they
+    have waited for a free thread for long.
     """
 
-    def __init__(self, stop_pulling: Callable[[], None]) -> None:
-        self._stop_pulling = stop_pulling
+    def __init__(self, session: Callable[[], Session]) -> None:
+        self._session = session
+
+    def before_worker_boot(
+        self,
+        broker: Broker,  # noqa: ARG002 (the hook's signature)
+        worker: Worker,
+    ) -> None:
+        self._session().slots.total = worker.worker_threads
 
     def before_process_message(
         self,
@@ -28,14 +37,15 @@ class Custody(Middleware):
         message: MessageProxy,
     ) -> None:
         delivery: Delivery = message.delivery
-        delivery.begin()
+        if not delivery.begin():
+            raise SkipMessage("it was given back while it waited for a free thread")
 
     def before_worker_shutdown(
         self,
         broker: Broker,  # noqa: ARG002 (the hook's signature)
         worker: Worker,
     ) -> None:
-        self._stop_pulling()
+        self._session().stop_pulling()
         prefetched = iter_queue(worker.work_queue)  # type: ignore[no-untyped-call]  # no types there
         for item in prefetched:
             item.message.delivery.end(NAK)

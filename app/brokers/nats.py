@@ -24,9 +24,10 @@ from dramatiq.message import Message
 from dramatiq.middleware import Middleware, default_middleware
 
 from app.brokers.custody import Custody
+from app.brokers.delivery import ACK, NAK, TERM, Delivery
 from app.brokers.errors import MessageTooLargeError
 from app.brokers.publisher import Parcel
-from app.brokers.puller import ACK, NAK, TERM, Delivery, Puller
+from app.brokers.puller import Puller
 from app.brokers.session import Options, QueueDepth, Session
 from app.brokers.streams import Streams
 from app.brokers.subjects import Subjects
@@ -70,7 +71,7 @@ class NatsBroker(Broker):
     ) -> None:
         if middleware is None:
             middleware = [kind() for kind in default_middleware]
-        super().__init__(middleware=[Custody(self._stop_pulling), *middleware])
+        super().__init__(middleware=[Custody(lambda: self.session), *middleware])
         self.queues: set[str] = set()
         self._max_bytes = max_message_bytes
         self._subjects = Subjects(prefix, frozenset(coalescing))
@@ -193,9 +194,6 @@ class NatsBroker(Broker):
         # id alone: the server would swallow a retry or a second dispatch of the same message.
         return Parcel(target, data, {"Nats-Msg-Id": unique})
 
-    def _stop_pulling(self) -> None:
-        self.session.stop_pulling()
-
     def _check(self, queue_name: str) -> None:
         if queue_name not in self.queues:
             raise QueueNotFound(queue_name)  # type: ignore[no-untyped-call]  # no types there
@@ -218,7 +216,9 @@ class NatsConsumer(Consumer):
             delivery = self._puller.buffer.get(timeout=self._timeout)
         except Empty:
             return None
-        return None if delivery is None else self._decoded(delivery)
+        if delivery is None or delivery.is_given_back:
+            return None
+        return self._decoded(delivery)
 
     def _decoded(self, delivery: Delivery) -> NatsMessage | None:
         try:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import threading
+import time
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
@@ -17,7 +18,9 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from app.brokers.bridge import Bridge, Wire
+from app.brokers.delivery import FINAL, NAK, PROGRESS, Delivery
 from app.brokers.errors import NatsUnreachableError, UnusableServerError
+from app.brokers.slots import PATIENCE, Slots
 from app.brokers.streams import Streams
 
 if TYPE_CHECKING:
@@ -25,12 +28,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-ACK = b"+ACK"
-NAK = b"-NAK"
-TERM = b"+TERM"
-PROGRESS = b"+WPI"
-#: After these a message is not run again by this process, whatever the server remembers.
-FINAL = frozenset({ACK, TERM})
 #: How many ended messages a puller remembers for that.
 REMEMBERED = 4096
 
@@ -43,30 +40,6 @@ MISSED_HEARTBEATS = 2.5
 STOP_TIMEOUT = 2.0
 #: Seconds between two attempts to find or make the consumer: the first, and the longest.
 ATTACH_BACKOFF = (0.05, 2.0)
-
-
-@dataclass(slots=True, eq=False)
-class Delivery:
-    """One message that the server handed to us and waits to hear about.
-
-    ``count`` is how often it was delivered, from 1. ``end`` says what became of it, once.
-    """
-
-    puller: Puller
-    subject: str
-    reply: str
-    seq: int
-    count: int
-    data: bytes
-    seen: float
-
-    def begin(self) -> None:
-        """An actor is about to work on it: from now on a newer wake of its key is another message."""
-        self.puller.begin(self)
-
-    def end(self, verdict: bytes) -> None:
-        """Tell the server ACK, NAK or TERM. Returns at once; losing it only means redelivery."""
-        self.puller.post_end(self, verdict)
 
 
 @dataclass(slots=True)
@@ -88,13 +61,16 @@ class Puller:
     loop's. ``stopped`` is True once nothing will come any more.
     """
 
-    def __init__(self, bridge: Bridge, streams: Streams, queue: str, *, prefetch: int) -> None:
+    def __init__(
+        self, bridge: Bridge, streams: Streams, queue: str, *, prefetch: int, slots: Slots
+    ) -> None:
         self.queue = queue
         self.buffer: SimpleQueue[Delivery | None] = SimpleQueue()
         self.stopped = False
         self._bridge = bridge
         self._streams = streams
         self._prefetch = prefetch
+        self._slots = slots
         # Ask again only when it is worth a message; a quarter leaves the workers enough to do.
         self._step = max(1, prefetch // 4)
         subjects = streams.subjects
@@ -117,13 +93,16 @@ class Puller:
         """Begin to fetch as soon as there is a connection."""
         self._bridge.post(self._start)
 
-    def begin(self, delivery: Delivery) -> None:
+    def begin(self, delivery: Delivery) -> bool:
+        if not self._slots.take(delivery, time.monotonic()):
+            return False
         if self._keys is None:
-            return
+            return True
         with self._keys.lock:
             if self._keys.waiting.get(delivery.subject) is delivery:
                 del self._keys.waiting[delivery.subject]
             self._keys.busy[delivery.subject] = delivery
+        return True
 
     def post_end(self, delivery: Delivery, verdict: bytes) -> None:
         self._bridge.post(self._end, delivery, verdict)
@@ -164,6 +143,7 @@ class Puller:
 
     def _start(self) -> None:
         self._bridge.listen(self)
+        self._slots.listen(self._top_up)
         self._watching = self._bridge.spawn(self._watch())
 
     def _attach(self, client: Client, *, patient: bool = False) -> None:
@@ -202,8 +182,10 @@ class Puller:
             self._bridge.spawn(_drain(old))
 
     def _top_up(self) -> None:
-        missing = self._prefetch - len(self._held) - self._credit
-        if missing < self._step or self.stopped or not self._inbox:
+        missing = self._missing()
+        if missing < self._step and (missing < 1 or self._credit):
+            return
+        if self.stopped or not self._inbox:
             return
         if self._credit == 0:
             self._heard = asyncio.get_running_loop().time()
@@ -215,6 +197,15 @@ class Puller:
             REQUEST_HEARTBEAT * 1e9,
         )
         self._bridge.send(Wire(self._next, request, f"{self._inbox}.{self._requests}"))
+
+    def _missing(self) -> int:
+        """How many more messages to ask for."""
+        most = self._prefetch - len(self._held) - self._credit
+        if self._slots.total is None:
+            return most
+        waiting = sum(not delivery.is_begun for delivery in self._held.values())
+        ahead = 0 if self._slots.is_slow else self._prefetch // 2
+        return min(most, self._slots.free + ahead - waiting - self._credit)
 
     async def _received(self, msg: Msg) -> None:
         self._heard = now = asyncio.get_running_loop().time()
@@ -229,7 +220,8 @@ class Puller:
         if self._known(seq, msg.reply, now):
             self._top_up()
             return
-        delivery = Delivery(self, msg.subject, msg.reply, seq, count, msg.data, now)
+        arrived = time.monotonic()
+        delivery = Delivery(self, msg.subject, msg.reply, seq, count, msg.data, now, arrived)
         if self._keys is None:
             self._held[seq] = delivery
             self.buffer.put(delivery)
@@ -289,6 +281,7 @@ class Puller:
         if self._held.pop(delivery.seq, None) is not delivery:
             return
         self._bridge.send(Wire(delivery.reply, verdict, keep=True))
+        self._slots.release(delivery)
         if verdict in FINAL:
             self._ended[delivery.seq] = verdict
             if len(self._ended) > REMEMBERED:
@@ -315,7 +308,8 @@ class Puller:
         loop = asyncio.get_running_loop()
         every = self._streams.ack_wait / 3
         while True:
-            await asyncio.sleep(min(every, REQUEST_HEARTBEAT))
+            await asyncio.sleep(min(every, PATIENCE))
+            self._hand_on()
             now = loop.time()
             for delivery in self._held.values():
                 if now - delivery.seen >= every / 2:
@@ -326,6 +320,20 @@ class Puller:
             if silent and self._credit > 0 and client is not None and not self.stopped:
                 self._forget_requests()
                 self._attach(client)
+
+    def _hand_on(self) -> None:
+        """Give back what waits here while every slot is taken by slow work: others may be free."""
+        now = time.monotonic()
+        for delivery in list(self._held.values()):
+            if not self._is_parked(delivery) and self._slots.give_back(delivery, now):
+                self._end(delivery, NAK)
+
+    def _is_parked(self, delivery: Delivery) -> bool:
+        """It waits for another of its key, which is at work here, and not for a slot."""
+        if self._keys is None:
+            return False
+        with self._keys.lock:
+            return delivery.subject in self._keys.busy
 
     async def _stop(self, _client: Client) -> None:
         subscription, self._subscription, self._inbox = self._subscription, None, ""
@@ -359,6 +367,7 @@ class Puller:
             self._end(delivery, NAK)
 
     def _finish(self) -> None:
+        self._slots.unlisten(self._top_up)
         self._bridge.unlisten(self)
         if self._watching is not None:
             self._watching.cancel()

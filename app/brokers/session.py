@@ -16,6 +16,7 @@ from nats.js.errors import NotFoundError
 from app.brokers.bridge import Bridge
 from app.brokers.publisher import Publisher
 from app.brokers.puller import Puller
+from app.brokers.slots import Slots
 from app.brokers.streams import Streams
 
 T = TypeVar("T")
@@ -53,6 +54,7 @@ class Session:
         self._streams = options.streams
         self._timeout = options.publish_timeout
         self._pullers: list[Puller] = []
+        self.slots = Slots()
         # Of this process: a forked child that went on with its parent's numbers would lose messages
         # to the server's dropping of repeated ids.
         self._name, self._numbers = uuid4().hex[:16], itertools.count()
@@ -66,7 +68,7 @@ class Session:
 
     def pull(self, queue: str, *, prefetch: int) -> Puller:
         """Begin to fetch from *queue*; stop and retire the puller when done."""
-        puller = Puller(self.bridge, self._streams, queue, prefetch=prefetch)
+        puller = Puller(self.bridge, self._streams, queue, prefetch=prefetch, slots=self.slots)
         self._pullers.append(puller)
         puller.start()
         return puller

@@ -18,9 +18,9 @@ from nats.aio.client import Client
 from structlog.testing import capture_logs
 
 from app.brokers.bridge import Wire
+from app.brokers.delivery import ACK
 from app.brokers.nats import NatsBroker, NatsMessage
 from app.brokers.publisher import Parcel
-from app.brokers.puller import ACK
 from app.embedded.nats import EmbeddedNats
 from tests.brokers.conftest import SOON, MakeBroker, Until, Working
 
