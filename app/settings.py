@@ -60,6 +60,11 @@ class Settings:
         "NOETL_SERVER_URL",
         help="where workers and the CLI find the API; default: http://HOST:PORT",
     )
+    api_requests: int = setting(
+        256,
+        "CALLBOARD_API_REQUESTS",
+        help="requests that one API process works on at once; more are answered 503, to come again",
+    )
     enable_ui: bool = setting(
         True, "CALLBOARD_ENABLE_UI", "NOETL_ENABLE_UI", help="answer browsers at / with a page"
     )

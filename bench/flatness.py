@@ -73,6 +73,9 @@ class Outbox:
     def depth(self, queue: str) -> int:  # noqa: ARG002 (there is one)
         return len(self.pointers)
 
+    def epoch(self) -> str:
+        return ""
+
 
 @dataclass(frozen=True)
 class Cost:

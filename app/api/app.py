@@ -24,6 +24,7 @@ from app.api import (
 )
 from app.api import health as probes
 from app.api.access import Access, authorise
+from app.api.admission import Admission
 from app.api.bodies import Limits
 from app.api.observe import Observe
 from app.services.control import Control
@@ -56,6 +57,7 @@ def create_app(
     app.state.access = Access(settings)
     app.state.limits = Limits.of(settings)
     app.state.metrics.watch_executions(control.executions.count_by_status)
+    app.add_middleware(Admission, most=settings.api_requests)
     app.add_middleware(Observe, metrics=app.state.metrics)
     problems.install(app)
     # Routes are tried in this order; those of workers are asked for most.

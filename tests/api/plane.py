@@ -59,6 +59,9 @@ class Recorder:
     def depth(self, queue: str) -> int:
         return sum(step.queue == queue for step in self.steps)
 
+    def epoch(self) -> str:
+        return ""
+
 
 @dataclass(slots=True)
 class Probe:
