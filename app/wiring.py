@@ -223,10 +223,13 @@ def nats_broker(settings: Settings, url: str) -> NatsBroker:
     from app.actors.middleware import Outages
     from app.brokers.nats import NatsBroker
     from app.brokers.redeliver import RedeliverOnInfrastructureError
+    from app.engine.events import UnknownEventError
+    from app.errors import UnavailableError
 
+    again = RedeliverOnInfrastructureError(UnavailableError, UnknownEventError)
     return NatsBroker(
         url,
-        middleware=[Outages(), RedeliverOnInfrastructureError()],
+        middleware=[Outages(), again],
         coalescing={ORCHESTRATE},
         ack_wait=settings.ack_wait,
         replicas=settings.nats_replicas,
