@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import socket
 import subprocess
 import sys
@@ -50,10 +49,10 @@ class System:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self.processes.values():
-            process.send_signal(signal.SIGTERM)
-        for process in self.processes.values():
-            process.wait(60)
+        # The worker cleans up behind itself. The others keep nothing, and stop in tests of their own.
+        self.terminate("worker")
+        for module in self.processes:
+            self.kill(module)
         self.client.close()
         self.stack.stop()
 
@@ -67,12 +66,13 @@ class System:
         return {**process_environment(), **self.stack.environment(), **ours, **self.settings}
 
     # ------------------------------------------------------------------ processes
-    def start(self, module: str) -> None:
+    def start(self, module: str, **settings: str) -> None:
+        """Start it, with *settings* that differ from those of all."""
         log = (self.home / f"{module}.log").open("ab")
         with log:
             command = [sys.executable, "-m", f"app.{module}"]
             self.processes[module] = subprocess.Popen(
-                command, env=self.environment(), stdout=log, stderr=log
+                command, env={**self.environment(), **settings}, stdout=log, stderr=log
             )
 
     def kill(self, module: str) -> None:
