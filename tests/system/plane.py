@@ -45,7 +45,7 @@ class System:
         upgrade(self.stack.database_url)
         for module in MODULES:
             self.start(module)
-        self.until(self._is_ready, "the API to be ready")
+        self.until_ready()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -126,8 +126,9 @@ class System:
             f"waited {seconds} s for {what}; last trouble: {trouble}\n{self._tails()}"
         )
 
-    def _is_ready(self) -> bool:
-        return bool(self.client.health()["status"] == "ready")
+    def until_ready(self) -> None:
+        """Wait until the API answers, and has all it needs."""
+        self.until(lambda: self.client.health()["status"] == "ready", "the API to be ready")
 
     def _tails(self) -> str:
         logs = sorted(self.home.glob("*.log"))

@@ -86,4 +86,5 @@ def test_every_process_stops_when_told_to(system: System) -> None:
     for module in ("scheduler", "orchestrator", "worker", "server"):
         assert system.terminate(module) == 0, module
         system.start(module)
+    system.until_ready()
     assert system.run(CYCLE, {"turns": 3})["status"] == "COMPLETED"
