@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.actors.declare import ORCHESTRATE
+from app.engine.language.steps import is_pool
 from app.errors import CallboardError, StartupError
 from app.services.control import Control, Ports, control
 from app.services.health import Check
@@ -223,21 +224,40 @@ def nats_broker(settings: Settings, url: str) -> NatsBroker:
     from app.actors.middleware import Outages
     from app.brokers.nats import NatsBroker
     from app.brokers.redeliver import RedeliverOnInfrastructureError
+    from app.engine.events import UnknownEventError
+    from app.errors import UnavailableError
 
+    again = RedeliverOnInfrastructureError(UnavailableError, UnknownEventError)
     return NatsBroker(
         url,
-        middleware=[Outages(), RedeliverOnInfrastructureError()],
+        middleware=[Outages(), again],
         coalescing={ORCHESTRATE},
         ack_wait=settings.ack_wait,
         replicas=settings.nats_replicas,
     )
 
 
+#: The queues that tools are sent on.
+QUEUES = ("cpu", "io")
+
+
 def pool_queues(settings: Settings) -> list[str]:
-    """The Dramatiq queues that a worker of these settings serves."""
-    return [
-        f"{settings.pool}.{queue.strip()}" for queue in settings.queues.split(",") if queue.strip()
-    ]
+    """The Dramatiq queues that a worker of these settings serves.
+
+    Raises ``StartupError`` for a pool that no playbook can name and for queues that nothing is
+    sent on: such a worker would be alive and wait for ever.
+    """
+    if not is_pool(settings.pool):
+        raise StartupError(
+            f"{settings.pool!r} is not the name of a pool",
+            remedy="set CALLBOARD_POOL to letters, digits, '-' and '_', as playbooks name it",
+        )
+    queues = [queue.strip() for queue in settings.queues.split(",") if queue.strip()]
+    odd = [queue for queue in queues if queue not in QUEUES]
+    if odd or not queues:
+        what = f"there is no queue {odd[0]!r}" if odd else "this worker would serve no queue"
+        raise StartupError(what, remedy=f"set CALLBOARD_QUEUES to some of {', '.join(QUEUES)}")
+    return [f"{settings.pool}.{queue}" for queue in queues]
 
 
 # ---------------------------------------------------------------------- health

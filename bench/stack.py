@@ -59,6 +59,9 @@ def stack(home: Path | None = None) -> Iterator[Sides]:
             Side(engine, servers.database_url, pids | _pids(ours)),
             Side(floor, floor_database, pids | _pids(theirs)),
         )
+        # All at once; one after the other each would wait for what the next one holds.
+        for process in (*ours.values(), *theirs.values()):
+            process.terminate()
 
 
 def _pids(processes: Mapping[str, subprocess.Popen[bytes]]) -> dict[str, int]:

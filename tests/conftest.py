@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
@@ -16,7 +17,29 @@ import structlog
 from app.embedded.nats import EmbeddedNats
 from app.embedded.postgres import EmbeddedPostgres
 
+if TYPE_CHECKING:
+    from tests.system.plane import System
+
 TEMPLATE = "callboard_template"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Spread the files over the test processes; see ``tests.turns``."""
+    if config.option.dist != "loadfile":
+        return None
+    from tests.turns import Turns
+
+    config.option.loadscopereorder = False
+    return Turns(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Under xdist the long ones come first; otherwise the order stays as it is read."""
+    if hasattr(config, "workerinput"):
+        from tests.turns import in_turn
+
+        items[:] = in_turn(items)
 
 
 @pytest.fixture(autouse=True)
@@ -111,3 +134,19 @@ def database(postgres_server: EmbeddedPostgres, migrated_template: str) -> Itera
     name = f"test_{uuid.uuid4().hex[:12]}"
     yield postgres_server.create_database(name, template=migrated_template)
     postgres_server.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def system() -> Iterator[System]:
+    """All of Callboard as processes, for tests that leave it running as they found it.
+
+    They may register and run what they like, and kill what they start again. Their files are listed
+    in ``tests.turns``, so that there is one of it.
+    """
+    from tests.system.plane import System, readable_home
+
+    with (
+        tempfile.TemporaryDirectory(prefix="cb-") as home,
+        System(readable_home(Path(home))) as running,
+    ):
+        yield running

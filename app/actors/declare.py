@@ -1,6 +1,7 @@
 """Declares the actors on a broker: ``advance`` for the orchestrator, one per tool for workers.
 
-An outage is no failure of theirs: ``throws`` keeps its tracebacks out of the log.
+An outage is no failure of theirs, and an execution that a newer version must go on with is none of
+the orchestrator's: ``throws`` keeps such tracebacks out of the log.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterable
 import dramatiq
 from dramatiq import Broker
 
+from app.engine.events import UnknownEventError
 from app.engine.ports import Pointer
 from app.errors import UnavailableError
 
@@ -23,7 +25,10 @@ def declare_orchestrator(broker: Broker, advance: Callable[[int], int]) -> None:
         advance(int(execution_id))
 
     actor = dramatiq.actor(
-        actor_name="advance", queue_name=ORCHESTRATE, broker=broker, throws=UnavailableError
+        actor_name="advance",
+        queue_name=ORCHESTRATE,
+        broker=broker,
+        throws=(UnavailableError, UnknownEventError),
     )
     actor(run)
 

@@ -84,6 +84,7 @@ class Advance:
 
         Raises ``UnavailableError`` where the database or the broker does not answer; the wake
         then comes again, and what was appended but not published is published by the sweeper.
+        Raises ``UnknownEventError`` where a newer version must go on: it comes again, too.
         """
         try:
             return self._advance_on(execution_id)
@@ -91,7 +92,11 @@ class Advance:
             # Our fold was not what the log says: forget it and look again.
             self._cache.pop(execution_id)
             raise UnavailableError(f"execution {execution_id}: {exc.message}") from exc
-        except (UnavailableError, UnknownEventError, BrokenLogError):
+        except UnknownEventError as exc:
+            self._cache.pop(execution_id)
+            log.warning("advance.stopped", execution_id=execution_id, error=str(exc))
+            raise
+        except (UnavailableError, BrokenLogError):
             raise
         except Exception as exc:
             # Whatever else went wrong goes wrong again next time: an execution that cannot go on ends.

@@ -20,6 +20,7 @@ from app.engine.events import (
     StepFailed,
     StepParked,
     StepScheduled,
+    UnknownEventError,
 )
 from app.engine.iteration import loop_names
 from app.engine.names import execution_names
@@ -89,6 +90,9 @@ class Briefing:
             return self._brief(granted, heads, steps)
         except UnavailableError:
             raise  # the same claim is granted again
+        except UnknownEventError as exc:
+            # What it reads was written by a newer version, which may answer the claim, too.
+            raise UnavailableError(exc.message, remedy=exc.remedy) from exc
         except Exception as exc:
             claim = granted.claim
             log.exception("briefing.failed", execution_id=claim.execution_id, step=claim.step)

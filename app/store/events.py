@@ -322,7 +322,8 @@ def _entries(rows: Iterable[tuple[Any, ...]]) -> list[Entry]:
 def _entry(*values: Any) -> Entry:
     row = Row(*values[: len(Row._fields)])
     event_id, at, execution_id = values[len(Row._fields) :]
-    event = event_from(row.type, row._asdict(), row.payload)  # type: ignore[arg-type]  # psycopg decoded it
+    payload: Any = row.payload  # psycopg decoded it
+    event = event_from(row.type, row._asdict(), payload, execution_id=execution_id)
     return Entry(execution_id, row.seq, event, event_id, at)
 
 

@@ -41,7 +41,7 @@ class Stored:
 
     def entry(self, execution_id: int) -> Entry:
         payload = encoding.loads(self.row.payload)
-        event = event_from(self.row.type, self.row._asdict(), payload)
+        event = event_from(self.row.type, self.row._asdict(), payload, execution_id=execution_id)
         return Entry(execution_id, self.row.seq, event, self.event_id, self.at)
 
 

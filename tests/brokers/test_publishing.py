@@ -183,6 +183,19 @@ def test_an_existing_stream_is_brought_in_line_and_keeps_its_messages(
     assert broker.depth("q") == (1, 0, 1)
 
 
+@pytest.mark.parametrize("name", ["steps", "wakes"])
+def test_no_age_count_or_size_takes_away_what_nobody_fetched(
+    own_nats: EmbeddedNats, broker: NatsBroker, name: str
+) -> None:
+    broker.enqueue(message(1))
+    named = getattr(broker._subjects, name)
+    config = on_server(own_nats, lambda c: c.jetstream().stream_info(named)).config
+    assert config.retention == api.RetentionPolicy.WORK_QUEUE
+    assert config.storage == api.StorageType.FILE
+    assert not config.max_age
+    assert (config.max_msgs, config.max_bytes) == (-1, -1)
+
+
 def test_a_stream_that_cannot_serve_is_named_with_a_remedy(
     own_nats: EmbeddedNats, broker: NatsBroker
 ) -> None:

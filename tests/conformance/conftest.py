@@ -49,16 +49,12 @@ def local(postgres_server: EmbeddedPostgres, server: str) -> Iterator[Local]:
 
 
 @pytest.fixture(scope="module")
-def served(request: pytest.FixtureRequest, server: str) -> Iterator[Served]:
+def served(request: pytest.FixtureRequest, system: System, server: str) -> Served:
     """The servers, with every case that is about to be looked at already on its way."""
-    with (
-        tempfile.TemporaryDirectory(prefix="cb-") as home,
-        System(readable_home(Path(home))) as system,
-    ):
-        serving = Served(system, server)
-        for case in _asked_for(request):
-            serving.start(case)
-        yield serving
+    serving = Served(system, server)
+    for case in _asked_for(request):
+        serving.start(case)
+    return serving
 
 
 def _asked_for(request: pytest.FixtureRequest) -> list[Case]:

@@ -22,6 +22,14 @@ def placed(block: Block, folder: Path) -> Path:
     return folder / f"{block.line}.yaml"
 
 
+def checkout(folder: Path) -> Path:
+    """Where the pages say that examples are run; whatever one writes there goes with *folder*."""
+    place = folder / "checkout"
+    place.mkdir()
+    (place / "playbooks").symlink_to(ROOT / "playbooks")
+    return place
+
+
 def given(payload: dict[str, Any], api: str) -> dict[str, Any]:
     """*payload*, which says SERVER where the address of the test's own server belongs."""
     return {key: api if value == "SERVER" else value for key, value in payload.items()}
@@ -41,7 +49,7 @@ def test_a_playbook_ends_as_it_says(
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.chdir(ROOT)  # where the pages say that examples are run
+    monkeypatch.chdir(checkout(tmp_path))
     options = block.options()
     if options.pop("warehouse", False):
         server = request.getfixturevalue("postgres_server")

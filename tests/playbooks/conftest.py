@@ -10,12 +10,11 @@ import pytest
 from app.local import run_playbook
 from app.settings import load
 from tests.playbooks.test_examples import Run
-from tests.system.conftest import system  # noqa: F401 (the fixture is shared)
 from tests.system.plane import System
 
 
 @pytest.fixture
-def run_local(system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:  # noqa: F811 (the fixture)
+def run_local(system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """``callboard run``: memory log and broker; the warehouse is real."""
     assert system.stack.warehouse_url is not None
     monkeypatch.setenv("NOETL_SECRET_WAREHOUSE", system.stack.warehouse_url)
@@ -30,7 +29,7 @@ def run_local(system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture
-def run_served(system: System) -> Run:  # noqa: F811 (the fixture)
+def run_served(system: System) -> Run:
     """API, JetStream, orchestrator and worker."""
 
     def run(path: Path, payload: dict[str, Any]) -> dict[str, Any]:

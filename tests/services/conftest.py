@@ -13,7 +13,8 @@ import pytest
 
 from app.actors.fetching import Asker, Fetched, Fetcher
 from app.engine.events import ChildStarted, Entry
-from app.engine.ports import CatalogEntry, Dispatch, Pointer
+from app.engine.language.examine import CheckedKinds
+from app.engine.ports import BlobStore, CatalogEntry, Dispatch, NewId, Pointer
 from app.errors import UnavailableError
 from app.services.control import Control, Ports, control
 from app.services.desk import Desk
@@ -132,26 +133,37 @@ class Bench:
         return self.ports.events.read(execution_id)
 
 
+def bench_on(
+    home: Path,
+    *,
+    kinds: CheckedKinds = KINDS,
+    blobs: BlobStore | None = None,
+    new_id: NewId | None = None,
+    **settings: Any,
+) -> Bench:
+    """A bench whose clock stands still until somebody moves it."""
+    now = [1_800_000_000.0]
+    clock = lambda: now[0]  # noqa: E731 (one clock for everything)
+    runtime = MemoryRuntime(clock=clock)
+    dispatcher = Recorder()
+    ports = Ports(
+        events=MemoryLog(runtime, clock=clock),
+        catalog=MemoryCatalog(clock=clock),
+        runtime=runtime,
+        dispatcher=dispatcher,
+        kinds=kinds,
+        clock=clock,
+        new_id=new_id or Snowflake(clock=clock),
+        custody=memory_custody(),
+        blobs=blobs,
+    )
+    return Bench(control(ports, load({}, home=home, **settings).settings), ports, dispatcher, now)
+
+
 @pytest.fixture
 def make_bench(tmp_path: Path) -> Callable[..., Bench]:
     def make(**settings: Any) -> Bench:
-        now = [1_800_000_000.0]
-        clock = lambda: now[0]  # noqa: E731 (one clock for everything)
-        runtime = MemoryRuntime(clock=clock)
-        dispatcher = Recorder()
-        ports = Ports(
-            events=MemoryLog(runtime, clock=clock),
-            catalog=MemoryCatalog(clock=clock),
-            runtime=runtime,
-            dispatcher=dispatcher,
-            kinds=KINDS,
-            clock=clock,
-            new_id=Snowflake(clock=clock),
-            custody=memory_custody(),
-        )
-        return Bench(
-            control(ports, load({}, home=tmp_path, **settings).settings), ports, dispatcher, now
-        )
+        return bench_on(tmp_path, **settings)
 
     return make
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import socket
 import subprocess
 import sys
@@ -46,14 +45,14 @@ class System:
         upgrade(self.stack.database_url)
         for module in MODULES:
             self.start(module)
-        self.until(self._is_ready, "the API to be ready")
+        self.until_ready()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self.processes.values():
-            process.send_signal(signal.SIGTERM)
-        for process in self.processes.values():
-            process.wait(60)
+        # The worker cleans up behind itself. The others keep nothing, and stop in tests of their own.
+        self.terminate("worker")
+        for module in self.processes:
+            self.kill(module)
         self.client.close()
         self.stack.stop()
 
@@ -67,12 +66,13 @@ class System:
         return {**process_environment(), **self.stack.environment(), **ours, **self.settings}
 
     # ------------------------------------------------------------------ processes
-    def start(self, module: str) -> None:
+    def start(self, module: str, **settings: str) -> None:
+        """Start it, with *settings* that differ from those of all."""
         log = (self.home / f"{module}.log").open("ab")
         with log:
             command = [sys.executable, "-m", f"app.{module}"]
             self.processes[module] = subprocess.Popen(
-                command, env=self.environment(), stdout=log, stderr=log
+                command, env={**self.environment(), **settings}, stdout=log, stderr=log
             )
 
     def kill(self, module: str) -> None:
@@ -126,8 +126,9 @@ class System:
             f"waited {seconds} s for {what}; last trouble: {trouble}\n{self._tails()}"
         )
 
-    def _is_ready(self) -> bool:
-        return bool(self.client.health()["status"] == "ready")
+    def until_ready(self) -> None:
+        """Wait until the API answers, and has all it needs."""
+        self.until(lambda: self.client.health()["status"] == "ready", "the API to be ready")
 
     def _tails(self) -> str:
         logs = sorted(self.home.glob("*.log"))

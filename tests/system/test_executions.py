@@ -156,7 +156,8 @@ workflow:
     assert system.client.status(execution_id)["status"] == "CANCELLED"
 
     def stopped() -> bool:
-        return any(line["event"] == "attempt.fenced" for line in system.log("worker"))
+        told = [line for line in system.log("worker") if line["event"] == "attempt.fenced"]
+        return any(str(line["execution_id"]) == execution_id for line in told)
 
     system.until(stopped, "the worker to stop the step")
     assert system.client.cancel(execution_id)["status"] == "already_completed"

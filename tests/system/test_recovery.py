@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.system.plane import System, readable_home
+from tests.system.plane import System
 from tests.system.test_executions import CYCLE, WIDE
-
-
-@pytest.fixture(scope="module")
-def fragile() -> Iterator[System]:
-    with (
-        tempfile.TemporaryDirectory(prefix="cb-") as home,
-        System(readable_home(Path(home))) as running,
-    ):
-        yield running
 
 
 def in_the_middle(system: System, execution_id: str) -> None:
@@ -63,39 +51,40 @@ def assert_counted_once(system: System, execution_id: str) -> None:
 
 
 @pytest.mark.parametrize("module", ["worker", "orchestrator", "server", "scheduler"])
-def test_killing_a_process_in_the_middle(fragile: System, module: str) -> None:
-    execution_id = fragile.begin(WIDE)
-    in_the_middle(fragile, execution_id)
-    fragile.kill(module)
-    fragile.start(module)
-    assert fragile.wait(execution_id, seconds=100)["status"] == "COMPLETED"
-    assert_counted_once(fragile, execution_id)
+def test_killing_a_process_in_the_middle(system: System, module: str) -> None:
+    execution_id = system.begin(WIDE)
+    in_the_middle(system, execution_id)
+    system.kill(module)
+    system.start(module)
+    assert system.wait(execution_id, seconds=100)["status"] == "COMPLETED"
+    assert_counted_once(system, execution_id)
 
 
 @pytest.mark.parametrize("server", ["nats", "postgres"])
-def test_killing_a_server_in_the_middle(fragile: System, server: str) -> None:
-    execution_id = fragile.begin(WIDE)
-    in_the_middle(fragile, execution_id)
-    fragile.stack.kill(server)
-    fragile.stack.restart(server)
-    assert fragile.wait(execution_id, seconds=100)["status"] == "COMPLETED"
-    assert_counted_once(fragile, execution_id)
+def test_killing_a_server_in_the_middle(system: System, server: str) -> None:
+    execution_id = system.begin(WIDE)
+    in_the_middle(system, execution_id)
+    system.stack.kill(server)
+    system.stack.restart(server)
+    assert system.wait(execution_id, seconds=100)["status"] == "COMPLETED"
+    assert_counted_once(system, execution_id)
 
 
-def test_a_worker_that_is_told_to_stop_charges_no_attempt(fragile: System) -> None:
-    execution_id = fragile.begin(WIDE)
-    in_the_middle(fragile, execution_id)
-    assert fragile.terminate("worker") == 0
-    fragile.start("worker")
-    assert fragile.wait(execution_id, seconds=100)["status"] == "COMPLETED"
-    assert_counted_once(fragile, execution_id)
-    types = Counter(event["type"] for event in all_events(fragile, execution_id))
+def test_a_worker_that_is_told_to_stop_charges_no_attempt(system: System) -> None:
+    execution_id = system.begin(WIDE)
+    in_the_middle(system, execution_id)
+    assert system.terminate("worker") == 0
+    system.start("worker")
+    assert system.wait(execution_id, seconds=100)["status"] == "COMPLETED"
+    assert_counted_once(system, execution_id)
+    types = Counter(event["type"] for event in all_events(system, execution_id))
     assert types["attempt.expired"] == 0
 
 
-def test_every_process_stops_when_told_to(fragile: System) -> None:
-    assert fragile.run(CYCLE, {"turns": 3})["status"] == "COMPLETED"
+def test_every_process_stops_when_told_to(system: System) -> None:
+    assert system.run(CYCLE, {"turns": 3})["status"] == "COMPLETED"
     for module in ("scheduler", "orchestrator", "worker", "server"):
-        assert fragile.terminate(module) == 0, module
-        fragile.start(module)
-    assert fragile.run(CYCLE, {"turns": 3})["status"] == "COMPLETED"
+        assert system.terminate(module) == 0, module
+        system.start(module)
+    system.until_ready()
+    assert system.run(CYCLE, {"turns": 3})["status"] == "COMPLETED"

@@ -648,9 +648,15 @@ class TestWithAUserOfItsOwn:
         seen: list[str] = []
 
         def read(_stream: str, text: str) -> None:
-            seen.append(fail("python", {"code": f"open('{text.strip()}/f').read()"}).message)
+            folder = Path(text.strip())
+            seen.append(fail("python", {"code": f"open('{folder}/f').read()"}).message)
+            (folder / "seen").touch()
 
-        code = "import os, sys\nopen('f', 'w').write('x')\nprint(os.getcwd(), flush=True)"
+        # Its folder is gone when it ends, so it stays until the other one has looked.
+        code = (
+            "import os, time\nopen('f', 'w').write('x')\nprint(os.getcwd(), flush=True)\n"
+            "while not os.path.exists('seen'): time.sleep(0.01)"
+        )
         call("python", {"code": code}, log=read)
         assert seen[0].startswith("PermissionError")
 

@@ -47,6 +47,11 @@ _TIMEOUTS = ("timeout", "timeout_seconds")
 _NOT_RAW = frozenset({"next", "desc"})
 
 
+def is_pool(name: str) -> bool:
+    """Whether a pool of workers can have this *name*."""
+    return _POOL.fullmatch(name) is not None
+
+
 class StepReader:
     """Reads steps of one document; *known* are the names of all its steps (None: not known)."""
 
@@ -139,7 +144,7 @@ class StepReader:
 
     def _pool(self, raw: Mapping[str, Any], spec: Mapping[str, Any], path: Path) -> str | None:
         pool = raw.get("pool", spec.get("pool"))
-        if pool is None or (isinstance(pool, str) and _POOL.match(pool)):
+        if pool is None or (isinstance(pool, str) and is_pool(pool)):
             return pool
         where = (*path, "pool") if "pool" in raw else (*path, "spec", "pool")
         hint = "Use letters, digits, '_' and '-', 64 at the most."
