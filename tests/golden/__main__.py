@@ -14,7 +14,7 @@ from pathlib import Path
 import orjson
 import structlog
 
-from tests.golden import attempts, families, flows, loops  # noqa: F401 (they register themselves)
+from tests.golden import attempts, families, flows, interventions, loops  # noqa: F401 (they register themselves)
 from tests.golden.files import FOLDER, folder
 from tests.golden.recording import outcome, record
 from tests.golden.scenarios import SCENARIOS, Scenario

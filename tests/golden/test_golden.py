@@ -110,12 +110,13 @@ def upto(whole: Recording, length: int) -> Recording:
 
 
 def go_on(bench: Bench, ends: Mapping[tuple[int, StepKey], dict[str, Any]]) -> None:
-    """Advance, work, let time pass and sweep until nothing is open; the work ends as it did."""
+    """Resume, advance, work, let time pass and sweep until nothing is open; the work ends as it did."""
     for _ in range(60):
         running = bench.ports.events.open_executions()
         if not running:
             return
         for execution_id in running:
+            bench.control.intervention.resume(execution_id)
             bench.control.advance.advance(execution_id)
         for pointer, _, _ in bench.ports.events.unclaimed(older_than=0):
             assert bench.claim(pointer, worker="w9").granted

@@ -27,7 +27,7 @@ OVERRIDING SYSTEM VALUE VALUES (%s, %s, %s{marks})
 EXECUTION_COLUMNS = ExecutionSummary._fields
 EXECUTION = f"""
 INSERT INTO noetl.execution ({", ".join(EXECUTION_COLUMNS)})
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+VALUES ({", ".join(["%s"] * len(EXECUTION_COLUMNS))})
 """
 #: The log lets nothing go by itself; this is for the next one.
 EMPTY = """
