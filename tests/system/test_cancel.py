@@ -66,6 +66,7 @@ def programs() -> set[str]:
 
 def queries(system: System) -> int:
     sql = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE %s AND pid <> pg_backend_pid()"
+    assert system.stack.warehouse_url is not None
     with psycopg.connect(system.stack.warehouse_url) as connection:
         row = connection.execute(sql, [f"%{MARK}%"]).fetchone()
     return int(row[0]) if row else 0
