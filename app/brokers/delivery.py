@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from app.brokers.puller import Puller
+from typing import Protocol
 
 ACK = b"+ACK"
 NAK = b"-NAK"
@@ -14,6 +11,14 @@ TERM = b"+TERM"
 PROGRESS = b"+WPI"
 #: After these a message is not run again by this process, whatever the server remembers.
 FINAL = frozenset({ACK, TERM})
+
+
+class Holder(Protocol):
+    """Who answers to the server for messages while they are here."""
+
+    def begin(self, delivery: Delivery) -> bool: ...
+
+    def post_end(self, delivery: Delivery, verdict: bytes) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -24,7 +29,7 @@ class Delivery:
     became of it, once.
     """
 
-    puller: Puller
+    holder: Holder
     subject: str
     reply: str
     seq: int
@@ -40,8 +45,8 @@ class Delivery:
 
         False where it was given back while it waited.
         """
-        return self.puller.begin(self)
+        return self.holder.begin(self)
 
     def end(self, verdict: bytes) -> None:
         """Tell the server ACK, NAK or TERM. Returns at once; losing it only means redelivery."""
-        self.puller.post_end(self, verdict)
+        self.holder.post_end(self, verdict)
