@@ -25,6 +25,7 @@ from dramatiq.middleware import Middleware, default_middleware
 
 from app.brokers.custody import Custody
 from app.brokers.errors import MessageTooLargeError
+from app.brokers.examination import Examined
 from app.brokers.publisher import Parcel
 from app.brokers.puller import ACK, NAK, TERM, Delivery, Puller
 from app.brokers.session import Options, QueueDepth, Session
@@ -141,6 +142,13 @@ class NatsBroker(Broker):
     def backlog(self, queue_name: str) -> int:
         """How many messages of the queue wait or are at work, the delayed ones aside; cheap."""
         return self.session.backlog(queue_name)
+
+    def examine(self, queues: Iterable[str], *, timeout: float) -> Examined:
+        """What is wrong with the server, its streams and consumers; how far these *queues* lag.
+
+        Changes nothing. Raises ``NatsUnreachableError`` after *timeout* seconds without an answer.
+        """
+        return self.session.examine(queues, timeout=timeout)
 
     def close(self) -> None:
         """Give back what is held, flush and disconnect. The next use connects again."""

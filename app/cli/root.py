@@ -44,6 +44,7 @@ SECTIONS = {
         "worker": Lazy("app.cli.daemons:worker", "Workers in the background."),
         "db": Lazy("app.cli.database:db", "Create, upgrade and look at the database schema."),
         "config": Lazy("app.cli.config:config", "Every setting, its value and where it came from."),
+        "doctor": Lazy("app.cli.doctor:doctor", "What is wrong here, and what to do about it."),
         "version": Lazy("app.cli.config:version", "The version of Callboard."),
     },
 }

@@ -72,6 +72,7 @@ from app.wire.logs import (
 )
 from app.wire.runtime import (
     CheckRow,
+    Diagnosis,
     PoolAnswer,
     PoolHeartbeat,
     PoolList,
@@ -138,6 +139,7 @@ __all__ = [
     "CredentialRow",
     "CredentialScope",
     "CredentialTest",
+    "Diagnosis",
     "DiscrepancyRow",
     "EventRow",
     "Exchange",
