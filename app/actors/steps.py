@@ -19,7 +19,7 @@ from app.actors.artifacts import KeptArtifacts
 from app.actors.batch import Batcher
 from app.actors.fetching import Asker, Fetched, Fetcher, referring
 from app.actors.printing import Printer
-from app.actors.reporting import failed_instead, masked, printable, report_of
+from app.actors.reporting import explained, failed_instead, masked, printable, report_of
 from app.actors.secrets import SECRETS
 from app.actors.sequence import Outcome, TaskSequence
 from app.actors.shipping import Shipper
@@ -241,7 +241,7 @@ class Runner:
         """The report; one that cannot be made must end the step all the same, and tell no secret."""
         most = self._settings.result_bytes
         try:
-            told = masked(outcome, attempt.masker)
+            told = explained(masked(outcome, attempt.masker), attempt.masker)
             return report_of(place, told, reason=attempt.reason, most=most)
         except Exception as exc:
             log.exception("report.failed")

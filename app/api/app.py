@@ -19,6 +19,7 @@ from app.api import (
     results,
     root,
     variables,
+    why,
     worker,
 )
 from app.api import health as probes
@@ -79,6 +80,7 @@ def create_app(
         catalog,
         credentials,
         inspect,
+        why,
         keychain,
         variables,
         dashboard,

@@ -81,14 +81,13 @@ def _text(found: Row) -> str:
 
 def _lines(check: Row, width: int) -> Iterator[str]:
     """A line for what is well, and one more for the remedy of what is not."""
-    if check["ok"]:
-        yield f"  {click.style('ok', fg='green'):<8}{check['name']:<{width}}  {check['message']}".rstrip()
-        return
-    is_error = check.get("severity") == "error"
-    word = click.style("wrong", fg="red") if is_error else click.style("look", fg="yellow")
-    yield f"  {word:<8}{check['name']:<{width}}  {check['message']}"
-    if check["remedy"]:
-        yield f"  {'':<8}{'':<{width}}  → {check['remedy']}"
+    word, colour = "ok", "green"
+    if not check["ok"]:
+        word, colour = ("wrong", "red") if check["severity"] == "error" else ("look", "yellow")
+    told = f"{check['name']:<{width}}  {check['message']}"
+    yield f"  {click.style(f'{word:<5}', fg=colour)}  {told}".rstrip()
+    if not check["ok"] and check["remedy"]:
+        yield f"  {'':<{width + 9}}→ {check['remedy']}"
 
 
 def _own_version(theirs: str) -> Iterator[Check]:

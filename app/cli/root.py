@@ -35,6 +35,7 @@ SECTIONS = {
         "get": Lazy("app.cli.catalog:get", "Show a credential or a playbook."),
         "pools": Lazy("app.cli.pools:pools", "List the worker processes."),
         "replay": Lazy("app.cli.inspect:replay", "What each event of an execution changed."),
+        "why": Lazy("app.cli.why:why", "Why a step does not run, or why it failed."),
         "verify": Lazy("app.cli.inspect:verify", "Prove that what is shown is what the log says."),
     },
     "This machine": {

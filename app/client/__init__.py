@@ -273,6 +273,10 @@ class Client(Transport):
         """Whether what is shown is what the log says: ``{ok, events, findings, …}``."""
         return self._object("GET", _of(execution_id, "verify"))
 
+    def why(self, execution_id: int | str, step: str | None = None) -> Json:
+        """Why it, or *step* of it, does not go on or failed: ``{reason, steps, …}``."""
+        return self._object("GET", _of(execution_id, "why"), {"step": step})
+
     def stats(self) -> Json:
         """Counts of executions and playbooks."""
         return self._object("GET", "/api/dashboard/stats")

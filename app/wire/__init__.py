@@ -91,6 +91,13 @@ from app.wire.variables import (
     VariablesDeleted,
     VariablesSet,
 )
+from app.wire.why import (
+    AttemptRow,
+    ReasonRow,
+    StepWhyRow,
+    UnitRow,
+    WhyAnswer,
+)
 from app.wire.worker import (
     Beat,
     BeatAnswer,
@@ -118,6 +125,7 @@ from app.wire.worker import (
 __all__ = [
     "ArtifactAnswer",
     "ArtifactRequest",
+    "AttemptRow",
     "Beat",
     "BeatAnswer",
     "Cancel",
@@ -173,6 +181,7 @@ __all__ = [
     "PoolRegistration",
     "PoolRow",
     "Readiness",
+    "ReasonRow",
     "Registered",
     "ReplayChange",
     "ReplayPage",
@@ -193,10 +202,12 @@ __all__ = [
     "Stats",
     "StepResult",
     "StepRow",
+    "StepWhyRow",
     "TokenAnswer",
     "TokenPut",
     "TokenPutAnswer",
     "TokenRequest",
+    "UnitRow",
     "ValueRequest",
     "VariableAnswer",
     "VariableDeleted",
@@ -206,5 +217,6 @@ __all__ = [
     "VariablesDeleted",
     "VariablesSet",
     "Verified",
+    "WhyAnswer",
     "Wire",
 ]
