@@ -238,7 +238,7 @@ class TaskSequence:
                 retryable=True,
             )
         config = self._config(task, tool)
-        self.given = Given(task.config, config)
+        self.given = Given(self._written(task), config)
         model = _validated(task, tool, config)
         scope = self._names(task)
         variables = _durable(scope, self._unread(tool, config))
@@ -267,6 +267,13 @@ class TaskSequence:
             else:
                 config[key] = render(value, scope)
         return config
+
+    def _written(self, task: Task) -> dict[str, Any]:
+        """The task as the playbook has it, with its input under the name that ``_config`` uses."""
+        own = task.config.get("input") or task.config.get("args") or {}
+        if isinstance(own, Mapping):
+            own = {**own, **self.step.input}
+        return {**task.config, "input": own}
 
     def _unread(self, tool: Tool, config: Mapping[str, Any]) -> frozenset[str]:
         """Names of large values that the task's own code surely does not read."""

@@ -95,11 +95,12 @@ class Whys:
         state = self._executions.state(execution_id)
         playbook = self._catalog.playbook(summary.catalog_id)
         _check_step(execution_id, step, playbook)
-        names = [step] if step else _worth_telling(state)
+        open_ones = _worth_telling(state)
+        names = list(dict.fromkeys([*open_ones, *([step] if step else [])]))
         histories, skips = self._histories(execution_id)
         around = self._around(state, histories, names)
-        told = [
-            self._of_step(
+        told = {
+            name: self._of_step(
                 execution_id,
                 Case(
                     name,
@@ -109,12 +110,13 @@ class Whys:
                     histories.of(name, state.step(name).visit),
                     skips.get(name),
                 ),
-                asked=step is not None,
+                asked=name == step,
             )
             for name in names
-        ]
-        reason = self._of_all(execution_id, state, summary, around, told)
-        return Why(summary, reason, told)
+        }
+        all_open = [told[name] for name in open_ones]
+        reason = self._of_all(execution_id, state, summary, around, all_open)
+        return Why(summary, reason, [told[step]] if step else all_open)
 
     # ------------------------------------------------------------------ what there is to know
     def _histories(self, execution_id: int) -> tuple[Histories, dict[str, StepSkipped]]:
@@ -201,11 +203,7 @@ class Whys:
     ) -> Reason:
         """The first of these that has something to say."""
         # A paused execution says so between the two: its steps wait for that alone.
-        return (
-            _ended(summary)
-            or self._behind(execution_id, state, around)
-            or _at_work([step for step in steps if step.status != "pending"])
-        )
+        return _ended(summary) or self._behind(execution_id, state, around) or _at_work(steps)
 
     def _behind(self, execution_id: int, state: Execution, around: Surroundings) -> Reason | None:
         """Something follows from the log, and nobody has decided it."""
@@ -271,9 +269,9 @@ def _ended(summary: ExecutionSummary) -> Reason | None:
 
 def _at_work(steps: Sequence[StepWhy]) -> Reason:
     """The step that needs help, or else the first."""
-    live = [step for step in steps if step.status in {"running", "waiting"}] or list(steps)
+    live = [step for step in steps if step.status in {"running", "waiting"}]
     if not live:
-        return Reason("lag", "It has just begun: nothing is decided yet")
+        return Reason("deciding", "It goes on: what follows is about to be decided")
     chosen = next((step for step in live if step.reason.needs_help), live[0])
     reason = chosen.reason
     lead = "Nothing is lost" if reason.needs_help else "It goes on"
