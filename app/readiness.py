@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 from app.actors.declare import ORCHESTRATE
 from app.errors import CallboardError
-from app.services.diagnosis import SKEW, WAITING, Facts, diagnose
+from app.services.diagnosis import LAG, SKEW, WAITING, Facts, diagnose
 from app.services.fleet import fleet_of
 from app.services.health import Check, Severity
 from app.version import software_version
 
 if TYPE_CHECKING:
+    from app.brokers.examination import Lag
     from app.brokers.nats import NatsBroker
     from app.settings import Settings
     from app.store.database import Database, Refusal
@@ -36,6 +37,8 @@ REFUSED_FOR = 10.0
 NATS_PATIENCE = 0.5
 #: Less free space than this share of the disk, and than so many bytes, is nearly full.
 FREE_SHARE, FREE_BYTES = 0.05, 2 << 30
+#: Seconds in which an orchestrator that works has taken a wake.
+MOMENT = 0.5
 #: Attempts that are counted at the most.
 MOST = 1_000
 
@@ -150,7 +153,7 @@ class Examination:
         expired = Counter(
             worker for _, worker in self._log.abandoned(lease=settings.lease, limit=MOST)
         )
-        wakes, wake_age = self._wakes()
+        wakes, unwoken = self._wakes()
         return diagnose(
             Facts(
                 fleet,
@@ -158,21 +161,29 @@ class Examination:
                 overdue=self._log.overdue(older_than=WAITING, limit=MOST),
                 expired=expired,
                 wakes=wakes,
-                wake_age=wake_age,
+                unwoken=unwoken,
                 repaired_within=2 * settings.sweep,
             )
         )
 
     def _wakes(self) -> tuple[int | None, float | None]:
-        """How many wakes wait and since when; None where NATS is away, which another check tells."""
+        """How many wakes wait, and for how long none was taken; None where NATS does not tell."""
+        first = self._lag()
+        if first is None or not first.messages or first.since_ended < LAG:
+            return (first.messages, first.since_ended) if first else (None, None)
+        # Nothing may have been there to take until a moment ago.
+        time.sleep(MOMENT)
+        second = self._lag()
+        return (second.messages, second.since_ended) if second else (None, None)
+
+    def _lag(self) -> Lag | None:
         from dramatiq.errors import BrokerError
 
         try:
             examined = self._plane.broker.examine([ORCHESTRATE], timeout=NATS_PATIENCE)
         except BrokerError:
-            return None, None
-        lag = examined.lags.get(ORCHESTRATE)
-        return (lag.messages, lag.age) if lag else (0, 0.0)
+            return None  # another check tells that
+        return examined.lags.get(ORCHESTRATE)
 
 
 @contextmanager

@@ -28,15 +28,15 @@ class Fault(NamedTuple):
 
 
 class Lag(NamedTuple):
-    """Messages of a queue that wait or are at work, and the age of the oldest in seconds."""
+    """Messages of a queue that wait or are at work, and the seconds since one was last ended."""
 
     messages: int
-    age: float
+    since_ended: float
 
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What was found; ``lags`` has the queues that hold messages."""
+    """What was found; ``lags`` has the queues that somebody ever fetched from."""
 
     faults: Sequence[Fault] = ()
     lags: Mapping[str, Lag] = field(default_factory=dict)
@@ -149,17 +149,23 @@ def _consumer(info: api.ConsumerInfo, wanted: api.ConsumerConfig) -> Iterator[Fa
 
 async def _lag(js: JetStreamContext, streams: Streams, queue: str) -> Lag | None:
     subjects = streams.subjects
-    stream = subjects.stream(queue)
     try:
-        oldest = await js.get_msg(stream, seq=1, subject=subjects.waiting(queue), next=True)
-        consumer = await js.consumer_info(stream, subjects.durable(queue))
+        info = await js.consumer_info(subjects.stream(queue), subjects.durable(queue))
     except NotFoundError:
         return None
-    held = (consumer.num_pending or 0) + (consumer.num_ack_pending or 0)
-    assert oldest.time is not None
+    held = (info.num_pending or 0) + (info.num_ack_pending or 0)
+    last = _last_ack(info)
     # By our clock against the server's: the same machine's in most places, or kept alike by NTP.
-    age = (datetime.now(UTC) - oldest.time).total_seconds()
-    return Lag(held, max(0.0, age))
+    return Lag(held, max(0.0, (datetime.now(UTC) - last).total_seconds()))
+
+
+def _last_ack(info: api.ConsumerInfo) -> datetime:
+    """When a message was last ended; where none ever was, when the consumer was made.
+
+    Not the age of the oldest message: a wake that is repeated replaces the one before it.
+    """
+    last = info.ack_floor.last_active if info.ack_floor else None
+    return last or info.created
 
 
 def _text(value: Any) -> str:

@@ -12,7 +12,7 @@ from app.services.health import Check
 
 #: Seconds that a step may wait to be claimed before it is worth a word.
 WAITING = 5.0
-#: Seconds that a wake may wait for an orchestrator; one takes milliseconds.
+#: Seconds without a decision while wakes wait; one takes milliseconds.
 LAG = 5.0
 #: Seconds that clocks may differ. A heartbeat may be on its way for some of them.
 SKEW = 5.0
@@ -31,8 +31,8 @@ KINDS = {
 class Facts:
     """What was found. ``expired`` counts attempts by the silent worker that holds them.
 
-    ``wakes`` is how many messages orchestrators have not taken, ``wake_age`` the oldest one's age in
-    seconds; None where the broker did not tell. ``repaired_within``: seconds until the sweeper looks.
+    ``wakes`` is how many messages wait for orchestrators, ``unwoken`` the seconds for which they
+    took none; None where the broker did not tell. ``repaired_within``: until the sweeper looks.
     """
 
     fleet: Fleet
@@ -40,7 +40,7 @@ class Facts:
     overdue: Sequence[Overdue] = ()
     expired: Mapping[str, int] = field(default_factory=dict)
     wakes: int | None = None
-    wake_age: float | None = None
+    unwoken: float | None = None
     repaired_within: float = 5.0
 
 
@@ -174,10 +174,10 @@ def _leases(facts: Facts) -> Iterator[Trouble]:
 
 
 def _wakes(facts: Facts) -> Iterator[Trouble]:
-    if facts.wakes and facts.wake_age is not None and facts.wake_age > LAG:
+    if facts.wakes and facts.unwoken is not None and facts.unwoken > LAG:
+        executions = "1 execution waits" if facts.wakes == 1 else f"{facts.wakes} executions wait"
         yield Trouble(
-            f"{facts.wakes} executions wait to be decided on, the oldest since "
-            f"{facts.wake_age:.0f} s",
+            f"{executions} to be decided on, and no orchestrator took one for {facts.unwoken:.0f} s",
             "start more orchestrators, or raise CALLBOARD_ORCHESTRATOR_THREADS; one that beats "
             "and takes none wants to be started again",
         )

@@ -122,9 +122,9 @@ def test_all_well_is_a_check_per_subject() -> None:
             id="leases ran out",
         ),
         pytest.param(
-            with_workers(worker(), wakes=7, wake_age=12.0),
+            with_workers(worker(), wakes=7, unwoken=12.0),
             "wakes",
-            "7 executions wait to be decided on, the oldest since 12 s",
+            "7 executions wait to be decided on, and no orchestrator took one for 12 s",
             id="wakes are not taken",
         ),
         pytest.param(
@@ -151,8 +151,10 @@ def test_each_trouble_is_named_alone(facts: Facts, name: str, words: str) -> Non
     "facts",
     [
         pytest.param(with_workers(worker(idle=30.0), **late(2.0)), id="a step waits for seconds"),
-        pytest.param(with_workers(worker(), wakes=900, wake_age=0.5), id="many wakes, all new"),
-        pytest.param(with_workers(worker(), wakes=None, wake_age=None), id="NATS does not tell"),
+        pytest.param(
+            with_workers(worker(), wakes=900, unwoken=0.5), id="many wakes, and they are taken"
+        ),
+        pytest.param(with_workers(worker(), wakes=None, unwoken=None), id="NATS does not tell"),
         pytest.param(
             with_workers(worker(clock_ahead=1.5)), id="clocks differ by a heartbeat's way"
         ),
