@@ -20,7 +20,7 @@ from app.wire import CheckRow, Diagnosis, Readiness
 router = APIRouter(tags=["health"])
 
 #: Threads apart from those of other routes, which may all be waiting for a database that is away.
-_PROBES = ThreadPoolExecutor(2, thread_name_prefix="probe")
+_PROBES = ThreadPoolExecutor(8, thread_name_prefix="probe")
 _DOCTORS = ThreadPoolExecutor(2, thread_name_prefix="doctor")
 
 

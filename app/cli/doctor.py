@@ -83,7 +83,9 @@ def _lines(check: Row, width: int) -> Iterator[str]:
     """A line for what is well, and one more for the remedy of what is not."""
     word, colour = "ok", "green"
     if not check["ok"]:
-        word, colour = ("wrong", "red") if check["severity"] == "error" else ("look", "yellow")
+        word, colour = (
+            ("wrong", "red") if check.get("severity") != "warning" else ("look", "yellow")
+        )
     told = f"{check['name']:<{width}}  {check['message']}"
     yield f"  {click.style(f'{word:<5}', fg=colour)}  {told}".rstrip()
     if not check["ok"] and check["remedy"]:

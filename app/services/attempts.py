@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from app.engine.events import (
+    NO_LOOP,
     AttemptExpired,
     AttemptFailed,
     AttemptInterrupted,
@@ -111,13 +112,15 @@ class Histories:
         number = getattr(event, "attempt", None)
         if not isinstance(key, StepKey):
             return
+        if isinstance(event, AttemptLate) and key not in self.by_key:
+            return  # of an iteration that has ended well in the meantime
         history = self.by_key.get(key, History(key))
         if number is None:
             number = history.last.number if history.last else 0
         attempt = _after(history.numbered(number), event, at)
         if attempt is None:
             return
-        if attempt.outcome == "done" and key.iteration >= 0:
+        if attempt.outcome == "done" and key.iteration != NO_LOOP:
             self.by_key.pop(key, None)
             return
         self.by_key[key] = history.put(attempt)

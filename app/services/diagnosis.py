@@ -12,6 +12,8 @@ from app.services.health import Check
 
 #: Seconds that a step may wait to be claimed before it is worth a word.
 WAITING = 5.0
+#: Seconds that a step may wait for busy workers; until then a backlog is told, and nothing wrong.
+BACKLOG = 60.0
 #: Seconds without a decision while wakes wait; one takes milliseconds.
 LAG = 5.0
 #: Seconds that clocks may differ. A heartbeat may be on its way for some of them.
@@ -45,18 +47,19 @@ class Facts:
 
 
 class Trouble(NamedTuple):
-    """What is wrong, and what to do about it."""
+    """What is wrong, and what to do about it; or, not ``wrong``, what is worth knowing."""
 
     message: str
     remedy: str
+    wrong: bool = True
 
 
 def diagnose(facts: Facts) -> list[Check]:
-    """One check per subject that is well, and one per trouble found."""
+    """One check per subject that is well, and one for each thing there is to say of the others."""
     checks: list[Check] = []
     for name, troubles in _SUBJECTS.items():
         found = [
-            Check(name, ok=False, message=said.message, remedy=said.remedy, severity="warning")
+            Check(name, not said.wrong, said.message, said.remedy, severity="warning")
             for said in troubles(facts)
         ]
         checks += found or [Check(name, ok=True)]
@@ -128,6 +131,7 @@ def _busy(overdue: Overdue, fleet: Fleet) -> Trouble:
     return Trouble(
         f"{_waiting(overdue)} in {overdue.queue}: all {slots} slots of {_names(workers)} are busy",
         "start more workers, or raise CALLBOARD_WORKER_THREADS",
+        wrong=overdue.seconds > BACKLOG,
     )
 
 
@@ -147,6 +151,7 @@ def _moving(overdue: Overdue, fleet: Fleet) -> Trouble:
         f"{_waiting(overdue)} in {overdue.queue} while {_names(fleet.serving(overdue.queue))} "
         "claims others",
         "where that goes on, start more workers; a message that got lost is sent again by itself",
+        wrong=overdue.seconds > BACKLOG,
     )
 
 
@@ -187,7 +192,8 @@ def _wakes(facts: Facts) -> Iterator[Trouble]:
 def _versions(facts: Facts) -> Iterator[Trouble]:
     found: dict[str, list[Process]] = {}
     for process in facts.fleet.alive():
-        found.setdefault(process.version or "unknown", []).append(process)
+        if process.version is not None:
+            found.setdefault(process.version, []).append(process)
     others = {version: who for version, who in found.items() if version != facts.version}
     if others:
         told = "; ".join(f"{version}: {_names(who)}" for version, who in sorted(others.items()))

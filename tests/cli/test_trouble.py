@@ -13,9 +13,10 @@ from app.cli.pidfile import PidFile, Running
 from app.cli.ready import free_port, problem_of
 from app.embedded.lock import FolderLock, owner_of
 from app.embedded.stack import EmbeddedStack
+from app.services.health import Check
 from app.settings import Settings
 from app.version import software_version
-from tests.api.plane import Check, build, served
+from tests.api.plane import build, served
 from tests.cli.fakes import Call
 from tests.cli.test_run import HEAD
 
@@ -147,24 +148,15 @@ def test_servers_are_asked_from_here(
 
 
 def test_the_stack_of_a_home_is_found(
-    nobody: Call, tmp_path_factory: pytest.TempPathFactory
+    nobody: Call, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path_factory.mktemp("stack")
-    with EmbeddedStack(folder) as _:
-        found = json.loads(
-            nobody.runner.invoke(
-                _cli(), ["doctor", "--json"], env={"CALLBOARD_HOME": str(folder)}
-            ).stdout
-        )
+    monkeypatch.setenv("CALLBOARD_HOME", str(folder))
+    with EmbeddedStack(folder):
+        found = json.loads(nobody("doctor", "--json").stdout)
     checks = {check["name"]: check for check in found["checks"]}
     assert checks["migrations"]["remedy"] == "run 'callboard db upgrade'"
     assert checks["nats"]["ok"]
-
-
-def _cli() -> object:
-    from app.cli.root import cli
-
-    return cli
 
 
 # ---------------------------------------------------------------------- readiness

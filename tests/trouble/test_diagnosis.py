@@ -98,7 +98,7 @@ def test_all_well_is_a_check_per_subject() -> None:
             id="workers of the pool serve other queues",
         ),
         pytest.param(
-            with_workers(worker(in_progress=2, idle=30.0), **late()),
+            with_workers(worker(in_progress=2, idle=30.0), **late(90)),
             "queues",
             "all 2 slots of w1 are busy",
             id="all slots are busy",
@@ -110,7 +110,7 @@ def test_all_well_is_a_check_per_subject() -> None:
             id="a pool beats and claims nothing",
         ),
         pytest.param(
-            with_workers(worker(idle=30.0), worker("w2", idle=1.0), **late()),
+            with_workers(worker(idle=30.0), worker("w2", idle=1.0), **late(90)),
             "queues",
             "while w1, w2 claims others",
             id="one of two workers claims",
@@ -171,6 +171,16 @@ def test_each_trouble_is_named_alone(facts: Facts, name: str, words: str) -> Non
 )
 def test_what_is_no_trouble(facts: Facts) -> None:
     assert told(facts) == []
+
+
+def test_a_backlog_is_told_before_it_is_wrong() -> None:
+    (queues,) = [
+        check
+        for check in diagnose(with_workers(worker(in_progress=2), **late(20)))
+        if check.name == "queues"
+    ]
+    assert queues.ok
+    assert "3 steps wait since 20 s in default.cpu: all 2 slots of w1 are busy" in queues.message
 
 
 def test_a_worker_that_has_just_begun_to_wait_is_not_wedged() -> None:

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from subprocess import Popen
@@ -17,7 +18,9 @@ import psycopg
 import pytest
 from nats.js import JetStreamContext
 
+from app.api.app import create_app
 from app.brokers.nats import NatsBroker
+from app.client import Client
 from app.embedded.nats import EmbeddedNats, find_binary
 from app.embedded.postgres import EmbeddedPostgres
 from app.errors import UnavailableError
@@ -25,6 +28,7 @@ from app.readiness import Examination, Question, ask_all, disk_checks, examinati
 from app.services.health import Check
 from app.settings import load, process_environment
 from app.wiring import Plane, control_plane
+from tests.api.plane import served
 from tests.trouble.conftest import until, wrong
 
 Js = Callable[[JetStreamContext], Coroutine[Any, Any, Any]]
@@ -285,6 +289,38 @@ def test_servers_that_never_answer_keep_nobody_waiting(tmp_path: Path) -> None:
                 assert "no answer" in found["postgres"].message
                 assert not found["nats"].is_fatal
                 assert "s3cretword" not in repr(found)
+
+
+@pytest.mark.filterwarnings("ignore::pydantic.warnings.UnsupportedFieldAttributeWarning")
+def test_readiness_answers_within_a_second_while_all_other_routes_hang(tmp_path: Path) -> None:
+    """As many requests as the server has threads wait for a database that never says a word."""
+    with black_hole() as port:
+        settings = load(
+            {},
+            home=tmp_path,
+            database_url=f"postgresql://u:p@127.0.0.1:{port}/d",
+            nats_url=f"nats://127.0.0.1:{port}",
+        ).settings
+        with (
+            control_plane(settings, "test") as plane,
+            examination(plane) as health,
+            served(create_app(plane.control, settings, health=health, doctor=health)) as url,
+            Client(url, patience=0.0, connections=64) as client,
+            ThreadPoolExecutor(48) as pool,
+        ):
+            hanging = [pool.submit(client.executions) for _ in range(48)]
+            until(lambda: sum(future.running() for future in hanging) == 48)
+            for _ in range(3):
+                began = time.monotonic()
+                found = client.health()
+                assert time.monotonic() - began < 1.0
+                assert found["status"] == "unready"
+            assert not any(future.done() for future in hanging), "they hung all the time"
+            began = time.monotonic()
+            assert client.doctor()["status"] == "trouble"
+            assert time.monotonic() - began < 6.0
+            for future in hanging:
+                assert isinstance(future.exception(), UnavailableError)
 
 
 def test_one_look_at_a_time_whoever_asks() -> None:

@@ -255,6 +255,19 @@ def test_a_loop_says_how_far_it_is_and_what_is_out(desk: Desk) -> None:
     assert [history.key.iteration for history in found.histories] == [1, 2]
 
 
+def test_a_late_report_of_an_iteration_that_ended_well_is_no_unit_of_its_own(desk: Desk) -> None:
+    execution_id, (first, _) = begun(desk, LOOP)
+    assert desk.bench.claim(first, worker="dead").granted
+    desk.later(60)
+    desk.alive()
+    desk.bench.control.sweeper.sweep()
+    again = next(p for p in desk.bench.advance(execution_id) if p.iteration == 0)
+    desk.bench.work(again)
+    desk.bench.report(first, worker="dead")
+    desk.bench.advance(execution_id)
+    assert 0 not in [history.key.iteration for history in desk.step(execution_id).histories]
+
+
 def test_a_parent_names_its_child(desk: Desk) -> None:
     desk.bench.register(ONE, name="child")
     execution_id, _ = begun(desk, CALLS)
