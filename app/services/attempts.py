@@ -95,35 +95,38 @@ class History:
 class Histories:
     """Told from events in order. Of iterations that ended well nothing is kept: there are many."""
 
-    by_key: dict[StepKey, History] = field(default_factory=dict)
+    _entries: dict[StepKey, list[Entry]] = field(default_factory=dict)
 
-    def see(self, entries: Iterable[Entry]) -> None:
-        for entry in entries:
-            self._see(entry)
+    def see(self, entry: Entry) -> None:
+        """Take the next event into account."""
+        event = entry.event
+        key = getattr(event, "key", None)
+        if not isinstance(key, StepKey):
+            return
+        if isinstance(event, StepDone) and key.iteration != NO_LOOP:
+            self._entries.pop(key, None)
+        elif isinstance(event, StepScheduled | ChildStarted):
+            self._entries.setdefault(key, []).append(entry)
+        elif key in self._entries:  # else it is a late report of one that ended well
+            self._entries[key].append(entry)
 
     def of(self, step: str, visit: int) -> list[History]:
         """Those of one visit, by iteration."""
-        found = (h for key, h in self.by_key.items() if (key.step, key.visit) == (step, visit))
-        return sorted(found, key=lambda history: history.key.iteration)
+        keys = sorted(key for key in self._entries if key[:2] == (step, visit))
+        return [_history(key, self._entries[key]) for key in keys]
 
-    def _see(self, entry: Entry) -> None:
+
+def _history(key: StepKey, entries: Iterable[Entry]) -> History:
+    history = History(key)
+    for entry in entries:
         event, at = entry.event, entry.at or datetime.fromtimestamp(0, UTC)
-        key = getattr(event, "key", None)
         number = getattr(event, "attempt", None)
-        if not isinstance(key, StepKey):
-            return
-        if isinstance(event, AttemptLate) and key not in self.by_key:
-            return  # of an iteration that has ended well in the meantime
-        history = self.by_key.get(key, History(key))
-        if number is None:
+        if number is None:  # a cancelled step: whatever attempt was the last
             number = history.last.number if history.last else 0
         attempt = _after(history.numbered(number), event, at)
-        if attempt is None:
-            return
-        if attempt.outcome == "done" and key.iteration != NO_LOOP:
-            self.by_key.pop(key, None)
-            return
-        self.by_key[key] = history.put(attempt)
+        if attempt is not None:
+            history = history.put(attempt)
+    return history
 
 
 def _after(attempt: Attempt, event: Any, at: datetime) -> Attempt | None:

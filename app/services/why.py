@@ -125,7 +125,7 @@ class Whys:
             if isinstance(entry.event, StepSkipped):
                 skips[entry.event.step] = entry.event
             else:
-                histories.see([entry])
+                histories.see(entry)
         return histories, skips
 
     def _entries(self, execution_id: int) -> Iterator[Entry]:
