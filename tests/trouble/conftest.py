@@ -16,7 +16,7 @@ from app.services.health import Check
 from app.settings import load
 from app.wiring import Plane, control_plane
 
-SOON = 20.0
+SOON = 60.0
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,11 @@ workflow: [{{step: start, tool: {{kind: shell, cmd: 'echo got {{{{ workload.n }}
 QUICK = f"{HEAD}workflow: [{{step: start, tool: {{kind: noop}}}}]"
 
 
+#: Seconds for what takes a few: these tests start and freeze processes, on machines that are busy.
+PATIENCE = 100.0
+pytestmark = pytest.mark.timeout(400)
+
+
 @pytest.fixture(scope="module")
 def system() -> Iterator[System]:
     with (
@@ -37,7 +42,9 @@ def system() -> Iterator[System]:
 @pytest.fixture(autouse=True)
 def well(system: System) -> None:
     """Each test begins where all is well."""
-    system.until(lambda: system.client.doctor()["status"] == "well", "all to be well")
+    system.until(
+        lambda: system.client.doctor()["status"] == "well", "all to be well", seconds=PATIENCE
+    )
 
 
 def said(system: System, name: str, words: str) -> dict[str, Any] | None:
@@ -50,7 +57,7 @@ def said(system: System, name: str, words: str) -> dict[str, Any] | None:
 
 
 def told(system: System, name: str, words: str) -> dict[str, Any]:
-    found = system.until(lambda: said(system, name, words), f"{name}: {words}")
+    found = system.until(lambda: said(system, name, words), f"{name}: {words}", seconds=PATIENCE)
     return dict(found)
 
 
@@ -61,7 +68,7 @@ def because(system: System, execution_id: str, code: str) -> dict[str, Any]:
         found = system.client.why(execution_id)["reason"]
         return dict(found) if found["code"] == code else None
 
-    return dict(system.until(reason, f"the reason {code}"))
+    return dict(system.until(reason, f"the reason {code}", seconds=PATIENCE))
 
 
 def test_heartbeats_say_version_host_and_claims(system: System) -> None:
