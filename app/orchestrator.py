@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from app.processes import Stop, main
+from app.processes import Stop, main, signs
 from app.settings import Settings, process_name
 
 log = structlog.get_logger(__name__)
@@ -25,7 +25,12 @@ def run(settings: Settings) -> None:
         declare_orchestrator(plane.broker, plane.control.advance.advance)
         heartbeat = Heartbeat(
             plane.control.presence.beat,
-            lambda: Beat(name=name, kind="orchestrator", capacity=settings.orchestrator_threads),
+            lambda: Beat(
+                name=name,
+                kind="orchestrator",
+                capacity=settings.orchestrator_threads,
+                runtime=signs(),
+            ),
             lambda _: None,
             interval=settings.heartbeat,
         )

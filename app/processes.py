@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 from app.errors import CallboardError
 from app.settings import Settings, load
+from app.version import software_version
 
 
 class Stop:
@@ -36,6 +40,17 @@ class Stop:
     @property
     def is_set(self) -> bool:
         return self._event.is_set()
+
+
+def signs(**more: Any) -> dict[str, Any]:
+    """What every heartbeat says of its process; ``clock`` is what this machine thinks the time is."""
+    return {
+        "version": software_version(),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "clock": time.time(),
+        **more,
+    }
 
 
 def main(run: Callable[[Settings], None], **overrides: Any) -> None:

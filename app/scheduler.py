@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from app.errors import CallboardError
-from app.processes import Stop, main
+from app.processes import Stop, main, signs
 from app.settings import Settings, process_name
 from app.wire import Beat
 from app.wiring import Plane, control_plane
@@ -52,7 +52,7 @@ class Duties:
         try:
             status = "leader" if self._led else "standby"
             self._plane.control.presence.beat(
-                Beat(name=self._name, kind="scheduler", status=status)
+                Beat(name=self._name, kind="scheduler", status=status, runtime=signs())
             )
         except CallboardError as exc:
             log.warning("heartbeat.failed", error=str(exc))

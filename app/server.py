@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from app.errors import StartupError, UnavailableError
-from app.processes import main
+from app.processes import main, signs
 from app.settings import Settings, check_exposure, process_name
 
 if TYPE_CHECKING:
@@ -27,21 +27,23 @@ def run(settings: Settings, *, init_db: bool = False) -> None:
     """Serve the API until told to stop. Raises ``StartupError`` before anything is served."""
     from app.actors.heartbeat import Heartbeat
     from app.api.app import create_app
+    from app.readiness import examination
     from app.wire import Beat
-    from app.wiring import PlaneHealth, control_plane, migrate
+    from app.wiring import control_plane, migrate
 
     check_exposure(settings)
     listener = listen(settings)
     if init_db:
         migrate(settings)
     name = process_name("server")
-    with listener, control_plane(settings, "web") as plane:
+    with listener, control_plane(settings, "web") as plane, examination(plane) as health:
         _check_keys(plane)
-        health = PlaneHealth(plane)
-        app = create_app(plane.control, settings, health=health, metrics=plane.metrics)
+        app = create_app(
+            plane.control, settings, health=health, doctor=health, metrics=plane.metrics
+        )
         heartbeat = Heartbeat(
             plane.control.presence.beat,
-            lambda: Beat(name=name, kind="server_api", uri=settings.url),
+            lambda: Beat(name=name, kind="server_api", uri=settings.url, runtime=signs()),
             lambda _: None,
             interval=settings.heartbeat,
         )

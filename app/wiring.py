@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 from app.actors.declare import ORCHESTRATE
 from app.engine.language.steps import is_pool
-from app.errors import CallboardError, StartupError
+from app.errors import StartupError
 from app.services.control import Control, Ports, control
-from app.services.health import Check
 from app.settings import Settings
 from app.tools import Tool, kinds, load_tool
 
@@ -54,6 +53,7 @@ class Plane:
     database_url: str
     metrics: Metrics
     sealer: Sealer
+    ports: Ports
 
     def leadership(self, key: int) -> Leadership:
         """A claim to lead under *key*; nobody leads yet."""
@@ -146,6 +146,7 @@ def control_plane(settings: Settings, name: str, *, threads: int = 0) -> Iterato
             database_url,
             metrics,
             ports.custody.sealer,
+            ports,
         )
 
 
@@ -258,61 +259,6 @@ def pool_queues(settings: Settings) -> list[str]:
         what = f"there is no queue {odd[0]!r}" if odd else "this worker would serve no queue"
         raise StartupError(what, remedy=f"set CALLBOARD_QUEUES to some of {', '.join(QUEUES)}")
     return [f"{settings.pool}.{queue}" for queue in queues]
-
-
-# ---------------------------------------------------------------------- health
-_POSTGRES = "is Postgres running? see DATABASE_URL"
-
-
-@dataclass(frozen=True, slots=True)
-class PlaneHealth:
-    """What readiness asks of a control plane."""
-
-    plane: Plane
-
-    def checks(self) -> list[Check]:
-        return [self._postgres(), self._migrations(), self._nats()]
-
-    def _postgres(self) -> Check:
-        try:
-            self.plane.database.ping()
-        except CallboardError as exc:
-            return Check(
-                "postgres",
-                ok=False,
-                message=exc.message,
-                remedy="is Postgres running? see DATABASE_URL",
-            )
-        return Check("postgres", ok=True)
-
-    def _migrations(self) -> Check:
-        from app.store.migrations import current, head
-
-        try:
-            now = current(self.plane.database_url)
-        except CallboardError as exc:
-            return Check(
-                "migrations",
-                ok=False,
-                message=exc.message,
-                remedy="is Postgres running? see DATABASE_URL",
-            )
-        if now != head():
-            message = f"the database is at revision {now or 'none'}, this version needs {head()}"
-            return Check(
-                "migrations", ok=False, message=message, remedy="run 'callboard db upgrade'"
-            )
-        return Check("migrations", ok=True)
-
-    def _nats(self) -> Check:
-        from dramatiq.errors import BrokerError
-
-        try:
-            self.plane.broker.declare_queue(ORCHESTRATE)
-            self.plane.broker.pending(ORCHESTRATE)
-        except BrokerError as exc:
-            return Check("nats", ok=False, message=str(exc), remedy="is NATS running? see NATS_URL")
-        return Check("nats", ok=True)
 
 
 def migrate(settings: Settings) -> None:

@@ -6,7 +6,7 @@ import threading
 
 import structlog
 
-from app.processes import Stop, main
+from app.processes import Stop, main, signs
 from app.settings import Settings, process_name, secret_variables
 
 log = structlog.get_logger(__name__)
@@ -42,6 +42,7 @@ def run(settings: Settings) -> None:
             name=name,
             capacity=settings.worker_threads,
             labels={"pool": settings.pool, "queues": queues},
+            runtime=signs(**runner.activity()),
             running=runner.running(),
         ),
         lambda answer: runner.fence(answer.stop),

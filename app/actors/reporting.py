@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from app.actors.printing import clean
+from app.actors.rendering import shown
 from app.actors.sequence import Outcome
 from app.engine.masking import Masker
 from app.errors import BadRequestError, CallboardError
@@ -82,6 +83,16 @@ def masked(outcome: Outcome, masker: Masker) -> Outcome:
         call=data(outcome.call),
         selected=data(outcome.selected),
     )
+
+
+def explained(outcome: Outcome, masker: Masker) -> Outcome:
+    """*outcome* with what the failed task was given in ``error.rendered``, masked and bounded."""
+    if outcome.error is None or outcome.given is None:
+        return outcome
+    rendered = shown(outcome.given, masker)
+    if rendered is None:
+        return outcome
+    return replace(outcome, error={**outcome.error, "rendered": rendered}, given=None)
 
 
 def failed_instead(report: Report, reason: CallboardError) -> Report:

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from app.actors.auth_names import with_auth
+from app.actors.rendering import Given
 from app.actors.secrets import SECRETS
 from app.engine.names import scope_key
 from app.engine.playbook import Rule, Step, Task
@@ -56,6 +57,8 @@ class Outcome:
     #: What a parked step goes on with, once ``call`` has ended or ``retry_in`` seconds are over.
     progress: Mapping[str, Any] | None = None
     call: Mapping[str, Any] | None = None
+    #: What the task was given that failed last.
+    given: Given | None = None
     #: The parts that the step's ``output_select`` names, by name.
     selected: Mapping[str, Any] = field(default_factory=dict)
 
@@ -133,6 +136,7 @@ class TaskSequence:
         self.tries: dict[str, int] = {}
         self.step_input: dict[str, Any] = {}
         self.last_error: Mapping[str, Any] | None = None
+        self.given: Given | None = None
         self.index = 0
         #: When the attempt was parked that this one goes on with, in seconds since 1970.
         self.parked_at: float | None = None
@@ -151,13 +155,15 @@ class TaskSequence:
             self.step_input = render(self.step.input, self.scope)
             retry_in = self._run_tasks()
             if retry_in is not None:
-                return Outcome(error=self.last_error, ctx=self.ctx, retry_in=retry_in)
+                return Outcome(
+                    error=self.last_error, ctx=self.ctx, retry_in=retry_in, given=self.given
+                )
             result = self._result()
             return Outcome(
                 result=result, ctx=self.ctx, selected=selection(self.step.output_select, result)
             )
         except StepFailure as failure:
-            return Outcome(error=failure.error, ctx=self.ctx)
+            return Outcome(error=failure.error, ctx=self.ctx, given=self.given)
         except Parked as parked:
             return Outcome(progress=self._progress(), call=parked.call.to_dict())
         except Wait as wait:
@@ -211,6 +217,7 @@ class TaskSequence:
         self.tries[task.name] = attempt = self._tried(task) + 1
         started = time.perf_counter()
         data, error = None, None
+        self.given = None
         try:
             if self.context.cancelled.is_set():
                 raise ToolError("the attempt was stopped", kind="cancelled")
@@ -231,6 +238,7 @@ class TaskSequence:
                 retryable=True,
             )
         config = self._config(task, tool)
+        self.given = Given(self._written(task), config)
         model = _validated(task, tool, config)
         scope = self._names(task)
         variables = _durable(scope, self._unread(tool, config))
@@ -259,6 +267,13 @@ class TaskSequence:
             else:
                 config[key] = render(value, scope)
         return config
+
+    def _written(self, task: Task) -> dict[str, Any]:
+        """The task as the playbook has it, with its input under the name that ``_config`` uses."""
+        own = task.config.get("input") or task.config.get("args") or {}
+        if isinstance(own, Mapping):
+            own = {**own, **self.step.input}
+        return {**task.config, "input": own}
 
     def _unread(self, tool: Tool, config: Mapping[str, Any]) -> frozenset[str]:
         """Names of large values that the task's own code surely does not read."""

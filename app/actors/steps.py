@@ -19,7 +19,7 @@ from app.actors.artifacts import KeptArtifacts
 from app.actors.batch import Batcher
 from app.actors.fetching import Asker, Fetched, Fetcher, referring
 from app.actors.printing import Printer
-from app.actors.reporting import failed_instead, masked, printable, report_of
+from app.actors.reporting import explained, failed_instead, masked, printable, report_of
 from app.actors.secrets import SECRETS
 from app.actors.sequence import Outcome, TaskSequence
 from app.actors.shipping import Shipper
@@ -119,6 +119,8 @@ class Runner:
         self._running: dict[Pointer, Attempt] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
+        self._claimed = self._reported = 0
+        self._claimed_at = time.monotonic()
         self._steps = _StepCache(kinds)
 
     # ------------------------------------------------------------------ one message
@@ -150,6 +152,9 @@ class Runner:
         key = f"{self.name[-60:]}:{blake2b(place, digest_size=16).hexdigest()}"
         claim = Claim(**attempt.pointer._asdict(), key=key)
         answer, raw = self._insist(claim)
+        with self._lock:
+            self._claimed += 1
+            self._claimed_at = time.monotonic()
         if not answer.granted:
             log.info("claim.refused", reason=answer.reason)
             return
@@ -227,6 +232,8 @@ class Runner:
         }
         report = self._told(attempt, place, outcome)
         answer, _ = self._insist(report.model_copy(update={"output": output}), urgent=True)
+        with self._lock:
+            self._reported += 1
         if not answer.accepted:
             log.info("report.refused", reason=answer.reason)
 
@@ -234,7 +241,7 @@ class Runner:
         """The report; one that cannot be made must end the step all the same, and tell no secret."""
         most = self._settings.result_bytes
         try:
-            told = masked(outcome, attempt.masker)
+            told = explained(masked(outcome, attempt.masker), attempt.masker)
             return report_of(place, told, reason=attempt.reason, most=most)
         except Exception as exc:
             log.exception("report.failed")
@@ -287,6 +294,20 @@ class Runner:
         """The attempts in progress, for the heartbeat."""
         with self._lock:
             return [PointerWire(**pointer._asdict()) for pointer in self._running]
+
+    def activity(self) -> dict[str, float]:
+        """What it did so far, for the heartbeat: a worker that beats and claims nothing is stuck.
+
+        ``claims`` and ``reports`` that were answered, attempts ``in_progress``, and ``idle``: seconds
+        since the last claim was answered, or since the start.
+        """
+        with self._lock:
+            return {
+                "claims": self._claimed,
+                "reports": self._reported,
+                "in_progress": len(self._running),
+                "idle": round(time.monotonic() - self._claimed_at, 1),
+            }
 
     def fence(self, pointers: Sequence[PointerWire]) -> None:
         """Stop attempts that were cancelled or given to others; they are not reported."""

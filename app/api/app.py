@@ -20,6 +20,7 @@ from app.api import (
     results,
     root,
     variables,
+    why,
     worker,
 )
 from app.api import health as probes
@@ -28,20 +29,29 @@ from app.api.admission import Admission
 from app.api.bodies import Limits
 from app.api.observe import Observe
 from app.services.control import Control
-from app.services.health import Check, Health
+from app.services.health import Check, Doctor, Health
 from app.settings import Settings
 from app.telemetry.metrics import Metrics
+from app.version import software_version
 
 __all__ = ["Check", "Health", "create_app"]
 
 
 def create_app(
-    control: Control, settings: Settings, *, health: Health, metrics: Metrics | None = None
+    control: Control,
+    settings: Settings,
+    *,
+    health: Health,
+    doctor: Doctor | None = None,
+    metrics: Metrics | None = None,
 ) -> FastAPI:
-    """The control plane's API. *metrics* may have been counting elsewhere in the process already."""
+    """The control plane's API. Without a *doctor* ``/api/doctor`` says what readiness does.
+
+    *metrics* may have been counting elsewhere in the process already.
+    """
     app = FastAPI(
         title="Callboard",
-        version=root.software_version(),
+        version=software_version(),
         # Deny by default: it stands before every route that is or will be added.
         dependencies=[Depends(authorise)],
         # The framework's own pages would not pass through it.
@@ -53,6 +63,7 @@ def create_app(
     app.state.control = control
     app.state.settings = settings
     app.state.health = health
+    app.state.examine = doctor.examine if doctor else health.checks
     app.state.metrics = metrics or Metrics()
     app.state.access = Access(settings)
     app.state.limits = Limits.of(settings)
@@ -73,6 +84,7 @@ def create_app(
         catalog,
         credentials,
         inspect,
+        why,
         keychain,
         variables,
         dashboard,

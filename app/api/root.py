@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -11,14 +10,6 @@ from fastapi.responses import HTMLResponse
 from app.settings import Settings
 
 router = APIRouter(tags=["health"])
-
-
-def software_version() -> str:
-    """The version of this distribution; ``0`` where the code runs without having been installed."""
-    try:
-        return version("callboard")
-    except PackageNotFoundError:
-        return "0"
 
 
 LINKS = {

@@ -270,6 +270,10 @@ class Bridge:
                 await asyncio.sleep(_backoff(failures))
                 failures += 1
                 continue
+            except asyncio.CancelledError:
+                # Closed while the server had not said a word yet; the socket is there already.
+                await client.close()
+                raise
             failures = 0
             self._up(client)
             while not gone.is_set() and not client.is_closed:

@@ -26,6 +26,7 @@ from dramatiq.middleware import Middleware, default_middleware
 from app.brokers.custody import Custody
 from app.brokers.delivery import ACK, NAK, TERM, Delivery
 from app.brokers.errors import MessageTooLargeError
+from app.brokers.examination import Examined
 from app.brokers.publisher import Parcel
 from app.brokers.puller import Puller
 from app.brokers.session import Options, QueueDepth, Session
@@ -146,6 +147,13 @@ class NatsBroker(Broker):
     def epoch(self) -> str:
         """Another text than before where the server lost the streams in between."""
         return self.session.epoch()
+
+    def examine(self, queues: Iterable[str], *, timeout: float) -> Examined:
+        """What is wrong with the server, its streams and consumers; how far these *queues* lag.
+
+        Changes nothing. Raises ``NatsUnreachableError`` after *timeout* seconds without an answer.
+        """
+        return self.session.examine(queues, timeout=timeout)
 
     def close(self) -> None:
         """Give back what is held, flush and disconnect. The next use connects again."""

@@ -14,6 +14,7 @@ from nats.js import api
 from nats.js.errors import NotFoundError
 
 from app.brokers.bridge import Bridge
+from app.brokers.examination import Examined, examine
 from app.brokers.publisher import Publisher
 from app.brokers.puller import Puller
 from app.brokers.slots import Slots
@@ -148,6 +149,13 @@ class Session:
             return found
 
         return self._ask(info)
+
+    def examine(self, queues: Iterable[str], *, timeout: float) -> Examined:
+        """See ``examination.examine``; raises ``NatsUnreachableError`` after *timeout* seconds."""
+        wanted = list(queues)
+        return self.bridge.call(
+            lambda client: examine(client, self._streams, wanted), timeout=timeout
+        )
 
     def flush(self) -> None:
         """Wait until the server has read all that was acknowledged and given back."""

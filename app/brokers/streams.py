@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from nats.aio.client import Client
@@ -40,19 +41,21 @@ class Streams:
         Raises ``UnusableServerError`` where the server is too old or a stream of that name cannot
         be used, and the errors of nats-py where the server refuses or does not answer.
         """
-        version = client.connected_server_version
-        if (version.major, version.minor) < MIN_SERVER:
-            raise UnusableServerError(
-                f"NATS is {version.major}.{version.minor}, which cannot delay messages: "
-                f"run version {MIN_SERVER[0]}.{MIN_SERVER[1]} or newer"
-            )
+        complaint = too_old(client)
+        if complaint is not None:
+            raise UnusableServerError(complaint)
         js = client.jetstream()
-        for config in (self._steps(), self._wakes()):
+        for config in self.wanted():
             await _ensure_stream(js, config)
 
     async def ensure_consumer(self, client: Client, queue: str) -> None:
         """Create the durable consumer of *queue*, or bring it in line; its stream must exist."""
-        config = api.ConsumerConfig(
+        config = self.consumer(queue)
+        await client.jetstream().add_consumer(self.subjects.stream(queue), config)
+
+    def consumer(self, queue: str) -> api.ConsumerConfig:
+        """What the durable consumer of *queue* must be like."""
+        return api.ConsumerConfig(
             durable_name=self.subjects.durable(queue),
             filter_subject=self.subjects.waiting(queue),
             ack_policy=api.AckPolicy.EXPLICIT,
@@ -62,7 +65,10 @@ class Streams:
             max_ack_pending=-1,
             max_waiting=MAX_WAITING,
         )
-        await client.jetstream().add_consumer(self.subjects.stream(queue), config)
+
+    def wanted(self) -> tuple[api.StreamConfig, ...]:
+        """What the streams must be like."""
+        return self._steps(), self._wakes()
 
     def _steps(self) -> api.StreamConfig:
         return self._config(self.subjects.steps, self.subjects.steps_root, per_subject=-1)
@@ -88,6 +94,17 @@ class Streams:
         )
 
 
+def too_old(client: Client) -> str | None:
+    """Why the server's version does not do, and which would; None where it does."""
+    version = client.connected_server_version
+    if (version.major, version.minor) >= MIN_SERVER:
+        return None
+    return (
+        f"NATS is {version.major}.{version.minor}, which cannot delay messages: "
+        f"run version {MIN_SERVER[0]}.{MIN_SERVER[1]} or newer"
+    )
+
+
 #: What we keep in line; the other fields of an existing stream belong to its operator.
 _KEPT = (
     "subjects",
@@ -99,16 +116,21 @@ _KEPT = (
 )
 
 
+def differences(found: api.StreamConfig, wanted: api.StreamConfig) -> dict[str, Any]:
+    """What *wanted* has otherwise than the stream that is there, of what we keep in line."""
+    return {
+        name: getattr(wanted, name)
+        for name in _KEPT
+        if getattr(found, name) != getattr(wanted, name)
+    }
+
+
 async def _ensure_stream(js: JetStreamContext, wanted: api.StreamConfig) -> None:
     found = await _stream(js, wanted.name)
     if found is None:
         await _create_stream(js, wanted)
         return
-    changes = {
-        name: getattr(wanted, name)
-        for name in _KEPT
-        if getattr(found, name) != getattr(wanted, name)
-    }
+    changes = differences(found, wanted)
     if not changes:
         return
     try:

@@ -39,6 +39,7 @@ SECTIONS = {
         "get": Lazy("app.cli.catalog:get", "Show a credential or a playbook."),
         "pools": Lazy("app.cli.pools:pools", "List the worker processes."),
         "replay": Lazy("app.cli.inspect:replay", "What each event of an execution changed."),
+        "why": Lazy("app.cli.why:why", "Why a step does not run, or why it failed."),
         "verify": Lazy("app.cli.inspect:verify", "Prove that what is shown is what the log says."),
     },
     "This machine": {
@@ -48,6 +49,7 @@ SECTIONS = {
         "worker": Lazy("app.cli.daemons:worker", "Workers in the background."),
         "db": Lazy("app.cli.database:db", "Create, upgrade and look at the database schema."),
         "config": Lazy("app.cli.config:config", "Every setting, its value and where it came from."),
+        "doctor": Lazy("app.cli.doctor:doctor", "What is wrong here, and what to do about it."),
         "version": Lazy("app.cli.config:version", "The version of Callboard."),
     },
 }

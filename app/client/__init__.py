@@ -300,12 +300,19 @@ class Client(Transport):
         """Whether what is shown is what the log says: ``{ok, events, findings, …}``."""
         return self._object("GET", _of(execution_id, "verify"))
 
+    def why(self, execution_id: int | str, step: str | None = None) -> Json:
+        """Why it, or *step* of it, does not go on or failed: ``{reason, steps, …}``."""
+        return self._object("GET", _of(execution_id, "why"), {"step": step})
+
     def stats(self) -> Json:
         """Counts of executions and playbooks."""
         return self._object("GET", "/api/dashboard/stats")
 
     def health(self) -> Json:
-        """``{status: ready | unready, checks}``; raises only where nobody answers."""
+        """``{status: ready | unready, checks}``; raises only where nobody answers.
+
+        A check that is not ok although the server is ready is a warning.
+        """
         response = self._once("GET", "/readyz", None)
         data = self._decode(response)
         if response.status not in {200, 503} or not isinstance(data, dict) or "checks" not in data:
@@ -314,6 +321,10 @@ class Client(Transport):
             "status": "ready" if response.status == 200 else "unready",
             "checks": data["checks"],
         }
+
+    def doctor(self) -> Json:
+        """``{status: well | trouble, version, checks}`` of the whole installation."""
+        return self._object("GET", "/api/doctor")
 
 
 def _of(execution_id: int | str, part: str = "") -> str:

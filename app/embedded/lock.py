@@ -62,6 +62,18 @@ class FolderLock:
             self._fd = None
 
 
+def owner_of(folder: Path) -> int | None:
+    """The process that has the lock on *folder*; None where it is free. Leaves both as they were."""
+    try:
+        fd = os.open(folder / "lock", os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        return None if _try_lock(fd) else int(os.pread(fd, 32, 0) or b"0")
+    finally:
+        os.close(fd)
+
+
 def _try_lock(fd: int) -> bool:
     with contextlib.suppress(BlockingIOError):
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -98,6 +98,15 @@ class ExecutionFilter:
     offset: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """Attempts of one queue that are due and that nobody claimed; the oldest for ``seconds``."""
+
+    queue: str
+    count: int
+    seconds: float
+
+
 class LogTransaction(Protocol):
     """The log, with the executions it was opened for locked until the end of the transaction."""
 
@@ -186,6 +195,9 @@ class EventLog(Protocol):
         """(pointer, tool, queue) of attempts that were due more than *older_than* seconds ago
         (database clock) and that nobody claimed, in executions with ids above *after* that are open
         and not paused, ascending by execution."""
+
+    def overdue(self, *, older_than: float, limit: int = 1000) -> list[Overdue]:
+        """The same by queue, ordered by its name; not more than *limit* attempts are counted."""
 
     def abandoned(self, *, lease: float, limit: int = 1000) -> list[tuple[Pointer, str]]:
         """(pointer, worker) of claimed, unfinished newest attempts of open executions whose worker
@@ -285,6 +297,9 @@ class RuntimeRegistry(Protocol):
     def entries(
         self, *, kind: str | None = None, status: str | None = None, name: str | None = None
     ) -> list[RuntimeEntry]: ...
+
+    def now(self) -> datetime:
+        """The clock that heartbeats are stamped with."""
 
     def prune(self, *, older_than: float) -> int:
         """Forget entries silent for more than *older_than* seconds; how many."""

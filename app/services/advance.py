@@ -112,6 +112,17 @@ class Advance:
                 break
         return count
 
+    def due(self, execution_id: int, state: Execution) -> int:
+        """How many events follow from *state* and are not in the log. Writes nothing."""
+        if not state.is_running:
+            return 0
+        try:
+            return len(self._decide(execution_id, Cached(state, Values())))
+        except CallboardError:
+            raise
+        except Exception:  # noqa: BLE001 (as in ``advance``, where it is logged: one event would follow)
+            return 1
+
     def _advance(self, execution_id: int) -> Sequence[Entry]:
         with self._log.transaction([execution_id]) as tx:
             known = self._cache.get(execution_id) or Cached(NEW, Values())

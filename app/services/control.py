@@ -27,6 +27,7 @@ from app.services.results import Results
 from app.services.sweep import Sweeper
 from app.services.tokens import Tokens
 from app.services.variables import VariablesService
+from app.services.why import Whys
 from app.services.work import Work
 from app.settings import Settings
 
@@ -60,6 +61,7 @@ class Control:
     presence: Presence
     sweeper: Sweeper
     inspection: Inspection
+    whys: Whys
     output: Output
     variables: VariablesService
     artifacts: Artifacts
@@ -96,6 +98,17 @@ def control(ports: Ports, settings: Settings) -> Control:
     )
     claimants = Claimants(events, reader)
     output = Output(events, ports.custody.output)
+    advance = Advance(
+        events,
+        catalog,
+        dispatcher,
+        reader,
+        limits=limits_of(settings),
+        storage=storage,
+        family=family,
+        clock=clock,
+        new_id=ports.new_id,
+    )
     return Control(
         catalog=catalog,
         executions=executions,
@@ -111,17 +124,7 @@ def control(ports: Ports, settings: Settings) -> Control:
             output=output,
             clock=clock,
         ),
-        advance=Advance(
-            events,
-            catalog,
-            dispatcher,
-            reader,
-            limits=limits_of(settings),
-            storage=storage,
-            family=family,
-            clock=clock,
-            new_id=ports.new_id,
-        ),
+        advance=advance,
         presence=Presence(ports.runtime, events),
         sweeper=Sweeper(
             events,
@@ -133,6 +136,17 @@ def control(ports: Ports, settings: Settings) -> Control:
             clock=clock,
         ),
         inspection=Inspection(events, catalog, executions, reader),
+        whys=Whys(
+            events,
+            executions,
+            catalog,
+            advance=advance,
+            runtime=ports.runtime,
+            dispatcher=dispatcher,
+            output=output,
+            lease=settings.lease,
+            sweep=settings.sweep,
+        ),
         output=output,
         variables=VariablesService(
             events, ports.custody.variables, most=settings.blob_bytes, clock=clock

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import select
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -16,6 +18,7 @@ from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
 from sqlalchemy.exc import DisconnectionError
 
 from app.engine import encoding
+from app.errors import UnavailableError
 from app.store.failures import translated
 
 #: Seconds to wait for a free connection of the pool.
@@ -53,6 +56,20 @@ def libpq_url(url: str) -> str:
     return _DRIVER.sub("postgresql://", url)
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Postgres would not do something, at ``at`` (monotonic seconds); ``state`` is its SQLSTATE."""
+
+    at: float
+    state: str
+    error: UnavailableError
+
+    @property
+    def is_shortage(self) -> bool:
+        """It ran out of something: connections, memory, room on its disk."""
+        return self.state.startswith("53")
+
+
 class Database:
     """A pool of connections to the database at *url*; connects on first use, never at creation.
 
@@ -65,6 +82,8 @@ class Database:
     ) -> None:
         self._url = libpq_url(url)
         self._application_name = application_name
+        #: The last time that Postgres answered with an error that passes.
+        self.refusal: Refusal | None = None
         self._engine = create_engine(
             "postgresql+psycopg://",
             creator=self._open,
@@ -86,19 +105,19 @@ class Database:
     @contextmanager
     def begin(self) -> Iterator[Connection]:
         """A SQLAlchemy connection in a transaction, committed on leaving."""
-        with translated(), self._transactions.begin() as connection:
+        with self._translated(), self._transactions.begin() as connection:
             yield connection
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
         """A SQLAlchemy connection on which every statement is a transaction: one round trip."""
-        with translated(), self._engine.connect() as connection:
+        with self._translated(), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
     def raw(self) -> Iterator[psycopg.Connection[Any]]:
         """A psycopg connection in autocommit mode; what is left uncommitted is rolled back."""
-        with translated():
+        with self._translated():
             borrowed = self._engine.raw_connection()
             connection: psycopg.Connection[Any] = borrowed.driver_connection  # type: ignore[assignment]  # typed as Any-or-None; a connection just borrowed is there
             try:
@@ -117,6 +136,18 @@ class Database:
     def close(self) -> None:
         """Close every connection that is not in use."""
         self._engine.dispose()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Errors in our words; what Postgres refused is remembered, for whoever asks how it is."""
+        try:
+            with translated():
+                yield
+        except UnavailableError as exc:
+            state = getattr(exc.__cause__, "sqlstate", None)
+            if state:
+                self.refusal = Refusal(time.monotonic(), state, exc)
+            raise
 
     def _open(self) -> psycopg.Connection[Any]:
         parameters = {

@@ -26,6 +26,7 @@ from app.engine.ports import (
     ExecutionFilter,
     ExecutionSummary,
     LogTransaction,
+    Overdue,
     Pointer,
 )
 from app.store import listing, statements
@@ -262,6 +263,12 @@ class PostgresLog:
         with self._database.raw() as connection:
             rows = connection.execute(statements.UNCLAIMED, parameters, prepare=False)
             return [(Pointer(*key), tool, queue) for *key, tool, queue in rows]
+
+    def overdue(self, *, older_than: float, limit: int = 1000) -> list[Overdue]:
+        parameters = [older_than, 0, limit]
+        with self._database.raw() as connection:
+            rows = connection.execute(statements.OVERDUE, parameters, prepare=False)
+            return [Overdue(*row) for row in rows]
 
     def abandoned(self, *, lease: float, limit: int = 1000) -> list[tuple[Pointer, str]]:
         parameters = {"lease": lease, "limit": limit}

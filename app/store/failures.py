@@ -22,6 +22,13 @@ _PASSING = {
     "57": "Postgres is shutting down, starting up, or cancelled the statement",
     "58": "Postgres met an error of its system",
 }
+#: What to do about those of them that do not pass by themselves, by SQLSTATE.
+DISK_FULL, READ_ONLY = "53100", "25006"
+_REMEDIES = {
+    DISK_FULL: "free space on the disk of Postgres; work goes on by itself then",
+    READ_ONLY: "is DATABASE_URL a standby, or default_transaction_read_only on? name the primary",
+    "53300": "raise max_connections or the limit of the role, or lower CALLBOARD_POOL_SIZE",
+}
 #: What a database says that was never migrated: undefined schema, table, column, function.
 _NOT_MIGRATED = {"3F000", "42P01", "42703", "42883"}
 
@@ -68,9 +75,14 @@ def translation(exc: psycopg.Error) -> CallboardError | psycopg.Error:
             remedy="run 'callboard db upgrade'",
         )
     if state[:2] in _PASSING:
-        return UnavailableError(f"{_PASSING[state[:2]]}: {said}")
+        return UnavailableError(f"{_PASSING[state[:2]]}: {said}", remedy=_REMEDIES.get(state))
     if not state and isinstance(exc, psycopg.OperationalError | psycopg.InterfaceError):
-        return UnavailableError(f"Postgres does not answer: {said}")
+        remedy = refusal_remedy(said)
+        if remedy is not None:
+            return UnavailableError(f"Postgres refuses the connection: {said}", remedy=remedy)
+        return UnavailableError(
+            f"Postgres does not answer: {said}", remedy="is Postgres running? see DATABASE_URL"
+        )
     if isinstance(exc, psycopg.DataError) or state[:2] == "54":
         return BadRequestError(f"Postgres cannot store the value: {said}")
     return exc
@@ -86,13 +98,18 @@ def startup_error(exc: BaseException | None) -> StartupError:
         )
     if not isinstance(exc, psycopg.OperationalError):
         return StartupError(f"Postgres cannot be used: {said}", remedy="check DATABASE_URL")
-    for sign, remedy in _REFUSALS:
-        if re.search(sign, said):
-            return StartupError(f"Postgres refuses the connection: {said}", remedy=remedy)
+    remedy = refusal_remedy(said)
+    if remedy is not None:
+        return StartupError(f"Postgres refuses the connection: {said}", remedy=remedy)
     return StartupError(
         f"Postgres cannot be reached: {said}",
         remedy="check that it runs, and host and port in DATABASE_URL",
     )
+
+
+def refusal_remedy(said: str) -> str | None:
+    """What to do where the server refuses the connection and says *said*; None for anything else."""
+    return next((remedy for sign, remedy in _REFUSALS if re.search(sign, said)), None)
 
 
 def text_of(exc: BaseException | None) -> str:

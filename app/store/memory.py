@@ -27,6 +27,7 @@ from app.engine.ports import (
     ExecutionFilter,
     ExecutionSummary,
     LogTransaction,
+    Overdue,
     Pointer,
     RuntimeEntry,
 )
@@ -78,6 +79,9 @@ class MemoryRuntime:
             and status in {None, entry.status}
             and name in {None, entry.name}
         ]
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock(), UTC)
 
     def prune(self, *, older_than: float) -> int:
         with self._guard:
@@ -187,22 +191,35 @@ class MemoryLog:
     def unclaimed(
         self, *, older_than: float, limit: int = 1000, after: int = 0
     ) -> list[tuple[Pointer, str, str]]:
+        found = [
+            (pointer, event.tool, event.queue)
+            for pointer, event, since in self._due()
+            if since >= older_than and pointer.execution_id > after
+        ]
+        return found[:limit]
+
+    def overdue(self, *, older_than: float, limit: int = 1000) -> list[Overdue]:
+        ages: dict[str, list[float]] = {}
+        late = [(event.queue, since) for _, event, since in self._due() if since >= older_than]
+        for queue, since in late[:limit]:
+            ages.setdefault(queue, []).append(since)
+        return [Overdue(queue, len(ages[queue]), max(ages[queue])) for queue in sorted(ages)]
+
+    def _due(self) -> list[tuple[Pointer, StepScheduled, float]]:
+        """Attempts that nobody claimed and the seconds since they were due, by execution."""
         found = []
-        latest = self._shelf.now() - timedelta(seconds=older_than)
+        now = self._shelf.now().timestamp()
         for execution_id, key, state, rows in self._shelf.running():
-            if execution_id <= after or not state.attempt:
+            if not state.attempt or state.started_by or state.fenced or state.ended:
                 continue
-            if state.started_by or state.fenced or state.ended or self._is_paused(execution_id):
+            if self._is_paused(execution_id):
                 continue
             stored = next(s for s in rows if s.row.seq == state.scheduled_seq)
             event = stored.entry(execution_id).event
             assert isinstance(event, StepScheduled)
             due = max(stored.at.timestamp(), event.not_before or 0.0)
-            if due <= latest.timestamp():
-                pointer = Pointer(execution_id, *key, state.attempt)
-                found.append((pointer, event.tool, event.queue))
-        found.sort(key=lambda item: item[0].execution_id)
-        return found[:limit]
+            found.append((Pointer(execution_id, *key, state.attempt), event, now - due))
+        return sorted(found, key=lambda item: item[0].execution_id)
 
     def _is_paused(self, execution_id: int) -> bool:
         summary = self._shelf.book(execution_id).summary

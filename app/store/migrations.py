@@ -57,6 +57,14 @@ def head() -> str:
     return revision
 
 
+def is_known(revision: str) -> bool:
+    """Whether this version of the code has *revision*; else a newer one made it."""
+    try:
+        return ScriptDirectory.from_config(_config()).get_revision(revision) is not None
+    except CommandError:
+        return False
+
+
 def current(url: str) -> str | None:
     """The revision the database at *url* is at; None where it was never migrated."""
     with _connect(url) as connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Boolean, Select, delete, func, literal_column, select, true
@@ -64,6 +65,11 @@ class PostgresRuntime:
             query = query.where(true() if value is None else column == value)
         with self._database.connect() as connection:
             return [_entry(row) for row in connection.execute(query)]
+
+    def now(self) -> datetime:
+        with self._database.connect() as connection:
+            now: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+        return now
 
     def prune(self, *, older_than: float) -> int:
         silent = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, older_than)

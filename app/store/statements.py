@@ -172,12 +172,12 @@ _OUTSTANDING = f"""NOT {_some(_list(STEP_ENDS))}
       AND NOT {_some(_list(FENCES), "= e.attempt")}
       AND NOT {_some(_SCHEDULED, "> e.attempt")}"""
 
-UNCLAIMED = f"""
-SELECT e.execution_id, e.step, e.visit, e.iteration, e.attempt, e.tool, e.queue
+_UNCLAIMED = f"""
 FROM noetl.execution x
 JOIN LATERAL (
     SELECT e.execution_id, e.step, e.visit, e.iteration, e.attempt,
-        e.payload ->> 'tool' AS tool, e.payload ->> 'queue' AS queue
+        e.payload ->> 'tool' AS tool, e.payload ->> 'queue' AS queue,
+        greatest(e.created_at, to_timestamp((e.payload ->> 'not_before')::float8)) AS due
     FROM noetl.event e
     WHERE e.execution_id = x.execution_id AND e.type = {_SCHEDULED}
       AND greatest(e.created_at, to_timestamp((e.payload ->> 'not_before')::float8))
@@ -188,6 +188,14 @@ JOIN LATERAL (
 ) e ON true
 WHERE x.status = 'RUNNING' AND x.paused_at IS NULL AND x.execution_id > %s
 ORDER BY x.execution_id LIMIT %s
+"""
+
+UNCLAIMED = f"""
+SELECT e.execution_id, e.step, e.visit, e.iteration, e.attempt, e.tool, e.queue {_UNCLAIMED}"""
+
+OVERDUE = f"""
+SELECT queue, count(*), extract(epoch FROM clock_timestamp() - min(due))::float8
+FROM (SELECT e.queue, e.due {_UNCLAIMED}) u GROUP BY queue ORDER BY queue
 """
 
 ABANDONED = f"""

@@ -20,6 +20,7 @@ from app.engine.ports import (
     ExecutionFilter,
     ExecutionSummary,
     LogTransaction,
+    Overdue,
     Pointer,
 )
 from app.errors import CallboardError
@@ -186,6 +187,9 @@ class CountedLog:
         self, *, older_than: float, limit: int = 1000, after: int = 0
     ) -> list[tuple[Pointer, str, str]]:
         return self._log.unclaimed(older_than=older_than, limit=limit, after=after)
+
+    def overdue(self, *, older_than: float, limit: int = 1000) -> list[Overdue]:
+        return self._log.overdue(older_than=older_than, limit=limit)
 
     def abandoned(self, *, lease: float, limit: int = 1000) -> list[tuple[Pointer, str]]:
         return self._log.abandoned(lease=lease, limit=limit)

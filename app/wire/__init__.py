@@ -77,6 +77,7 @@ from app.wire.logs import (
 )
 from app.wire.runtime import (
     CheckRow,
+    Diagnosis,
     PoolAnswer,
     PoolHeartbeat,
     PoolList,
@@ -94,6 +95,13 @@ from app.wire.variables import (
     VariableRow,
     VariablesDeleted,
     VariablesSet,
+)
+from app.wire.why import (
+    AttemptRow,
+    ReasonRow,
+    StepWhyRow,
+    UnitRow,
+    WhyAnswer,
 )
 from app.wire.worker import (
     Beat,
@@ -122,6 +130,7 @@ from app.wire.worker import (
 __all__ = [
     "ArtifactAnswer",
     "ArtifactRequest",
+    "AttemptRow",
     "Beat",
     "BeatAnswer",
     "Cancel",
@@ -143,6 +152,7 @@ __all__ = [
     "CredentialRow",
     "CredentialScope",
     "CredentialTest",
+    "Diagnosis",
     "DiscrepancyRow",
     "EventRow",
     "Exchange",
@@ -178,6 +188,7 @@ __all__ = [
     "PoolRegistration",
     "PoolRow",
     "Readiness",
+    "ReasonRow",
     "Registered",
     "ReplayChange",
     "ReplayPage",
@@ -201,10 +212,12 @@ __all__ = [
     "Stats",
     "StepResult",
     "StepRow",
+    "StepWhyRow",
     "TokenAnswer",
     "TokenPut",
     "TokenPutAnswer",
     "TokenRequest",
+    "UnitRow",
     "ValueRequest",
     "VariableAnswer",
     "VariableDeleted",
@@ -214,5 +227,6 @@ __all__ = [
     "VariablesDeleted",
     "VariablesSet",
     "Verified",
+    "WhyAnswer",
     "Wire",
 ]

@@ -81,14 +81,26 @@ class Stats(Wire):
 
 
 class CheckRow(Wire):
-    """One thing readiness depends on; ``remedy`` says what to do where it is not ok."""
+    """One thing that work depends on; ``remedy`` says what to do where it is not ok.
+
+    Of the severity ``warning`` it does not keep the process that was asked from serving.
+    """
 
     name: str
     ok: bool
     message: str = ""
     remedy: str | None = None
+    severity: Literal["error", "warning"] = "error"
 
 
 class Readiness(Wire):
-    status: Literal["ready", "unready"]
+    status: Literal["ready", "degraded", "unready"]
+    checks: list[CheckRow]
+
+
+class Diagnosis(Wire):
+    """What the doctor found. ``version`` is that of the server that was asked."""
+
+    status: Literal["well", "trouble"]
+    version: str
     checks: list[CheckRow]

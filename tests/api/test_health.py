@@ -32,7 +32,7 @@ def test_ready_names_every_check(http: TestClient) -> None:
     assert answer.json() == {
         "status": "ready",
         "checks": [
-            {"name": name, "ok": True, "message": "", "remedy": None}
+            {"name": name, "ok": True, "message": "", "remedy": None, "severity": "error"}
             for name in ("postgres", "nats", "migrations")
         ],
     }
@@ -55,6 +55,32 @@ def test_not_ready_says_what_fails_and_what_to_do(plane: Plane) -> None:
         "nats": False,
         "migrations": False,
     }
+
+
+def test_what_does_not_keep_us_from_serving_is_told_and_answers_200(plane: Plane) -> None:
+    plane.health.failing = [
+        Check("nats", ok=False, message="away", remedy="start it", severity="warning")
+    ]
+    answer = plane.client().get("/readyz")
+    assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
+    (nats,) = [check for check in answer.json()["checks"] if check["name"] == "nats"]
+    assert nats == {
+        "name": "nats",
+        "ok": False,
+        "message": "away",
+        "remedy": "start it",
+        "severity": "warning",
+    }
+
+
+def test_the_doctor_says_whether_all_is_well_and_asks_for_a_token() -> None:
+    plane = build(api_token="sesame")
+    assert plane.client().get("/api/doctor").status_code == 401
+    found = plane.client("sesame").get("/api/doctor").json()
+    assert (found["status"], len(found["checks"])) == ("well", 3)
+    assert found["version"]
+    plane.health.failing = [Check("nats", ok=False, message="away", severity="warning")]
+    assert plane.client("sesame").get("/api/doctor").json()["status"] == "trouble"
 
 
 def test_the_front_door_links_to_routes_that_exist(http: TestClient) -> None:

@@ -177,6 +177,23 @@ def test_unclaimed(log: EventLog, age: Callable[[float], None]) -> None:
     assert log.unclaimed(older_than=90) == []
 
 
+def test_overdue_counts_by_queue(log: EventLog, age: Callable[[float], None]) -> None:
+    delayed = replace(scheduled(step="delayed"), not_before=time.time() + 3600)
+    append(log, 1, STARTED, scheduled(), scheduled(step="b"), delayed, claimed())
+    append(log, 2, STARTED, scheduled(), FAILED, scheduled(2))
+    age(60)
+    append(log, 3, STARTED, scheduled())
+    first, second = log.overdue(older_than=0)
+    assert (first.queue, first.count) == ("pool.1", 2)
+    assert (second.queue, second.count) == ("pool.2", 1)
+    assert all(60 <= found.seconds < 90 for found in (first, second))
+    late = log.overdue(older_than=30)
+    assert [(found.queue, found.count) for found in late] == [("pool.1", 1), ("pool.2", 1)]
+    assert log.overdue(older_than=90) == []
+    (only,) = log.overdue(older_than=30, limit=1)
+    assert (only.queue, only.count) == ("pool.1", 1)
+
+
 def test_abandoned(log: EventLog, runtime: RuntimeRegistry, age: Callable[[float], None]) -> None:
     runtime.beat(RuntimeEntry("alive", "worker_pool"))
     runtime.beat(RuntimeEntry("silent", "worker_pool"))

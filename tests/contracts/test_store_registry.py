@@ -142,3 +142,12 @@ def test_processes_that_beat_at_once(runtime: RuntimeRegistry) -> None:
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(beat, range(64))) == 4
     assert len(runtime.entries()) == 4
+
+
+def test_heartbeats_are_stamped_with_the_clock_that_the_registry_tells(
+    runtime: RuntimeRegistry,
+) -> None:
+    before = runtime.now()
+    entry, _ = runtime.beat(RuntimeEntry("w", "worker_pool"))
+    assert entry.heartbeat is not None
+    assert before <= entry.heartbeat <= runtime.now()
