@@ -68,6 +68,8 @@ class Case:
 def reason_of(case: Case) -> Reason:  # noqa: PLR0911 (one case per status)
     """Why the step stands where it stands."""
     step = case.step
+    if _is_held(case):
+        return Reason("paused", "waits until the execution is resumed", needs_help=True)
     if case.name not in case.state.steps:
         return _not_reached(case)
     match step.status:
@@ -85,6 +87,15 @@ def reason_of(case: Case) -> Reason:  # noqa: PLR0911 (one case per status)
         case _:
             visits = f", in {step.visit} visits" if step.visit > 1 else ""
             return Reason("done", f"is done{visits}")
+
+
+def _is_held(case: Case) -> bool:
+    """Only the pause of the execution keeps it from going on: no worker and no child is at it."""
+    if not (case.state.is_running and case.state.paused) or case.step.is_ended:
+        return False
+    at_work = any(history.last and history.last.outcome == "running" for history in case.histories)
+    waits_for_child = any(key.step == case.name for key in case.state.children)
+    return not at_work and not waits_for_child
 
 
 # ---------------------------------------------------------------------- not begun

@@ -202,8 +202,12 @@ class Whys:
         steps: Sequence[StepWhy],
     ) -> Reason:
         """The first of these that has something to say."""
-        # A paused execution says so between the two: its steps wait for that alone.
-        return _ended(summary) or self._behind(execution_id, state, around) or _at_work(steps)
+        return (
+            _ended(summary)
+            or _paused(summary, around, steps)
+            or self._behind(execution_id, state, around)
+            or _at_work(steps)
+        )
 
     def _behind(self, execution_id: int, state: Execution, around: Surroundings) -> Reason | None:
         """Something follows from the log, and nobody has decided it."""
@@ -224,6 +228,19 @@ class Whys:
             "does not help, see 'callboard doctor'"
         )
         return Reason("lag", f"{told}, and no orchestrator has taken the wake", remedy)
+
+
+def _paused(
+    summary: ExecutionSummary, around: Surroundings, steps: Sequence[StepWhy]
+) -> Reason | None:
+    """An operator holds it, and its steps wait for that alone."""
+    if summary.paused_at is None:
+        return None
+    at_work = [step.name for step in steps if step.reason.code == "running"]
+    told = f"Nothing is lost: it is paused since {around.since(summary.paused_at):.0f} s"
+    ending = f"; what runs may end ({', '.join(at_work)})" if at_work else ""
+    remedy = f"let it go on: callboard resume {summary.execution_id}"
+    return Reason("paused", told + ending, remedy, needs_help=True)
 
 
 def _check_step(execution_id: int, step: str | None, playbook: Playbook) -> None:

@@ -312,3 +312,31 @@ def test_cancelled_and_unknown(desk: Desk) -> None:
         desk.why(execution_id, "bot")
     with pytest.raises(NotFoundError):
         desk.why(404)
+
+
+# ---------------------------------------------------------------------- paused
+def test_a_paused_execution_says_that_its_steps_wait_for_that_alone(desk: Desk) -> None:
+    execution_id = desk.bench.start(JOIN)
+    (pointer,) = desk.bench.advance(execution_id)
+    desk.bench.control.intervention.pause(execution_id)
+    desk.later(90)
+    why = desk.why(execution_id)
+    assert (why.reason.code, why.reason.needs_help) == ("paused", True)
+    assert "it is paused since 90 s" in why.reason.because
+    assert why.reason.remedy == f"let it go on: callboard resume {execution_id}"
+    assert desk.step(execution_id).reason.code == "paused"
+    assert desk.step(execution_id, "both").reason.code == "paused"
+    desk.bench.control.intervention.resume(execution_id)
+    desk.alive()
+    assert desk.step(execution_id).reason.code != "paused"
+    assert pointer.step == "start"
+
+
+def test_what_runs_in_a_paused_execution_is_named(desk: Desk) -> None:
+    execution_id = desk.bench.start(ONE)
+    (pointer,) = desk.bench.advance(execution_id)
+    assert desk.bench.claim(pointer).granted
+    desk.bench.control.intervention.pause(execution_id)
+    why = desk.why(execution_id)
+    assert why.reason.because.endswith("; what runs may end (start)")
+    assert desk.step(execution_id).reason.code == "running"
