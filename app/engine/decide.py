@@ -318,9 +318,14 @@ def last_step(state: Execution) -> str | None:
 def failure(state: Execution) -> dict[str, Any]:
     """The error of an execution that failed: which steps, and why."""
     names = list(dict.fromkeys(state.failed))
-    errors = {name: (state.step(name).error or state.error or {}) for name in names}
+    errors = {name: _in_short(state.step(name).error or state.error or {}) for name in names}
     told = [
         f"{name} ({errors[name]['message']})" if errors[name].get("message") else name
         for name in names
     ]
     return {"message": f"Failed steps: {', '.join(told)}", "steps": names, "errors": errors}
+
+
+def _in_short(error: Mapping[str, Any]) -> dict[str, Any]:
+    """*error* without what its task was given: that stays with the step's own event."""
+    return {key: value for key, value in error.items() if key != "rendered"}

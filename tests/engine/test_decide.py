@@ -638,3 +638,13 @@ workflow:
     started.complete(started.out[0])
     started.decide()
     assert "result" in started.out[0].reads
+
+
+def test_the_end_tells_the_errors_without_what_the_tasks_were_given() -> None:
+    error = {"kind": "test", "message": "broken", "rendered": {"cmd": "x" * 1000}}
+    begun = Run(playbook_of("workflow: [{step: a, tool: {kind: noop}}]")).begin()
+    begun.append(StepFailed("a", 1, -1, 1, error))
+    begun.decide()
+    end = begun.log[-1]
+    assert isinstance(end, ExecutionFailed)
+    assert end.error["errors"] == {"a": {"kind": "test", "message": "broken"}}
