@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from app import failpoints
 from app.engine.decide import Limits, decide
 from app.engine.events import (
     Entry,
@@ -104,7 +105,9 @@ class Advance:
             if not cached.state.is_running:
                 self._cache.pop(execution_id)
                 return 0
+            failpoints.before("advance.decide")
             new = self._decide(execution_id, cached)
+            failpoints.after("advance.decide")
             if not new:
                 self._cache.put(execution_id, _fold(known, durable(read)))
                 return 0
@@ -114,7 +117,11 @@ class Advance:
                 )
                 for event in new
             ]
+            failpoints.before("advance.append")
             entries = tx.append(execution_id, [Draft(event) for event in light])
+            failpoints.after("advance.append")
+            failpoints.before("advance.commit")
+        failpoints.after("advance.commit")
         # Only now: what was not committed must not be remembered.
         self._remember(execution_id, cached, entries)
         self._publish(execution_id, entries)
@@ -174,7 +181,9 @@ class Advance:
             if isinstance(event := entry.event, StepScheduled)
         ]
         if pointers:
+            failpoints.before("advance.publish")
             self._dispatcher.dispatch(pointers)
+            failpoints.after("advance.publish")
         self._family.wake(execution_id, [entry.event for entry in entries])
 
 

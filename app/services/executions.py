@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from app import failpoints
 from app.engine.decide import last_step
 from app.engine.events import Entry, ExecutionStarted, StepDone
 from app.engine.ports import (
@@ -118,6 +119,8 @@ class Executions:
         try:
             with self._log.transaction([new_id]) as tx:
                 tx.append(new_id, [Draft(started)])
+                failpoints.before("start.commit")
+            failpoints.after("start.commit")
         except DuplicateEventError:
             if execution_id is None:
                 raise
@@ -128,7 +131,9 @@ class Executions:
 
     def _wake(self, execution_id: int, *, delay: float = 0.0) -> None:
         try:
+            failpoints.before("start.wake")
             self._dispatcher.wake([execution_id], delay=delay)
+            failpoints.after("start.wake")
         except UnavailableError as exc:
             # The log is the outbox: the sweeper wakes it when the broker is back.
             log.warning("wake.failed", execution_id=execution_id, error=str(exc))
