@@ -164,7 +164,8 @@ class Work:
                 tx.append(execution_id, drafts)
             failpoints.before("exchange.commit")
         failpoints.after("exchange.commit")
-        self._wake(turn.woken)
+        if turn.woken:
+            self._wake(turn.woken)
         self._keep_late(turn.late, request.worker)
         failpoints.before("exchange.answer")
         claims, steps = self._briefing.answers(turn.claims)

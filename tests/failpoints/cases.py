@@ -43,7 +43,7 @@ def _web() -> Iterator[Case]:
     # The first exchange is a claim; later ones are reports, alone or with claims.
     yield from _cases("server", "exchange.commit", BREAKING)
     yield from _cases("server", "exchange.commit", BREAKING, nth=4)
-    yield from _cases("server", "exchange.wake", BREAKING, nth=2)
+    yield from _cases("server", "exchange.wake", BREAKING)
     yield from _cases("server", "exchange.answer", BREAKING, nth=3)
     yield from _cases("server", "broker.publish", BREAKING, nth=2)
     yield from _cases("server", "heartbeat.send", ("crash", "error"), nth=2)

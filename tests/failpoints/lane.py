@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -85,7 +85,6 @@ class Lane(System):
             execution_id = self._begun(case, story.parent(case.name), payload)
         self._ended(execution_id)
         self.until(lambda: self._hit(case, marks), f"{case.name} to be hit", seconds=15)
-        self.until(lambda: not self._revive(), "the dead to be started again")
         self.until(self._is_ready, "the API to be ready")
         results = () if case.cancels else ("join", "fan", "end")
         return story.told(self, execution_id, self._witness(case), results)
@@ -113,11 +112,12 @@ class Lane(System):
 
     def _begun(self, case: Case, playbook: str, payload: dict[str, Any]) -> str:
         """The id of the execution, whatever became of the answer to the first request."""
-        self.client.register(playbook)
+        self.until(lambda: self.client.register(playbook), "the playbook to be taken")
         try:
             return self.client.execute(case.name, payload=payload).execution_id
         except UnavailableError:
-            self.until(lambda: not self._revive(), "the API to come back")
+            # It was taken, or it was not: the list tells, and the second start is the caller's.
+            pass
         self.until(self._is_ready, "the API to be ready")
         rows = self.client.executions(path=case.name)
         assert len(rows) <= 1
@@ -137,7 +137,6 @@ class Lane(System):
             )
 
         def cancelled() -> bool:
-            self._revive()
             with contextlib.suppress(ConflictError):
                 self.client.cancel(execution_id)
             return True
@@ -147,7 +146,6 @@ class Lane(System):
 
     def _ended(self, execution_id: str) -> None:
         def ended() -> bool:
-            self._revive()
             status = self.client.status(execution_id)
             return bool(status["completed"] or status["failed"])
 
@@ -156,7 +154,6 @@ class Lane(System):
     # ------------------------------------------------------------------ armed processes
     def _hit(self, case: Case, marks: Mapping[str, int]) -> bool:
         """Whether every armed point was hit, by its own word, and by its death where it crashes."""
-        self._revive()
         hits = {
             (module, f"{line['point']}:{line['action']}")
             for module, mark in marks.items()
@@ -167,15 +164,23 @@ class Lane(System):
             (module, _plain(fault)) for module, faults in case.faults.items() for fault in faults
         }
 
-    def _revive(self) -> bool:
-        """Start again, unarmed, what crashed as it was told to; whether there was anything."""
+    def until(self, condition: Callable[[], Any], what: str, *, seconds: float = 60) -> Any:
+        """As for every system; what crashes meanwhile, as it was told to, is started again."""
+
+        def revived() -> Any:
+            self._revive()
+            return condition()
+
+        return super().until(revived, what, seconds=seconds)
+
+    def _revive(self) -> None:
+        """Start again, unarmed, what crashed as it was told to."""
         dead = [module for module in MODULES if self.processes[module].poll() is not None]
         for module in dead:
             code = self.processes[module].poll()
             assert code == CRASHED, f"{module} ended with {code}\n{self._tails()}"
             assert "crash" in self._wanted[module]["CALLBOARD_FAILPOINT"]
             self.start(module, **{**self._wanted[module], "CALLBOARD_FAILPOINT": ""})
-        return bool(dead)
 
 
 def _plain(fault: str) -> str:
