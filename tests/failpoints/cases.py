@@ -18,7 +18,7 @@ class Case:
 
     ``expires``: an attempt is lost, and its lease has to end. ``once``: the faults cannot make a
     step run twice. ``hold``: seconds that the step ``left`` takes. ``cancels``: the story is a
-    cancellation.
+    cancellation. ``idles``: another execution is open all the time, so that there is one to wake.
     """
 
     name: str
@@ -27,6 +27,7 @@ class Case:
     once: bool = True
     hold: float = 0.0
     cancels: bool = False
+    idles: bool = False
 
 
 def _cases(
@@ -102,7 +103,8 @@ def _scheduler() -> Iterator[Case]:
             ("tell.wake", {"orchestrator": ["tell.commit:crash"]}, False),
         ):
             faults = {**broken, "scheduler": [f"{point}:{action}"]}
-            yield Case(f"scheduler-{point}-{action}", faults, expires=lost, once=not lost)
+            name, idles = f"scheduler-{point}-{action}", point == "sweep.wake"
+            yield Case(name, faults, expires=lost, once=not lost, idles=idles)
 
 
 CASES = [

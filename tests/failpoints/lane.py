@@ -27,6 +27,7 @@ SETTINGS = {
     "CALLBOARD_UNCLAIMED_AFTER": "1",
     "CALLBOARD_ACK_WAIT": "1",
     "CALLBOARD_GRACE": "5",
+    "CALLBOARD_WORKER_THREADS": "4",
 }
 LEASE, SHORT_LEASE = "30", "1.5"
 #: Forking from several threads at once would share the server's pipe.
@@ -35,6 +36,9 @@ _FORK = threading.Lock()
 
 class Lane(System):
     """Runs cases one at a time; ``RESULTS`` of a run without faults are asked for first."""
+
+    #: Several lanes share the machine, and each look costs the web process as much as a step.
+    pause = 0.1
 
     def __init__(self, home: Path, database_url: str) -> None:
         super().__init__(home, settings=SETTINGS, database_url=database_url)
@@ -76,6 +80,7 @@ class Lane(System):
     def play(self, case: Case) -> story.Told:
         """Run *case*; what can be told of its execution afterwards."""
         marks = {module: len(self.log(module)) for module in case.faults}
+        idle = self._begun_idle() if case.idles else None
         self._arm(case)
         if case.cancels:
             execution_id = self._begun(case, story.waiting(case.name), {})
@@ -84,10 +89,23 @@ class Lane(System):
             payload = {"witness": str(self._witness(case)), "hold": case.hold}
             execution_id = self._begun(case, story.parent(case.name), payload)
         self._ended(execution_id)
-        self.until(lambda: self._hit(case, marks), f"{case.name} to be hit", seconds=15)
+        self.until(lambda: self._hit(case, marks), f"{case.name} to be hit")
+        if idle:
+            self.until(lambda: self.client.cancel(idle), "the idle one to be cancelled")
         self.until(self._is_ready, "the API to be ready")
         results = () if case.cancels else ("join", "fan", "end")
         return story.told(self, execution_id, self._witness(case), results)
+
+    def _begun_idle(self) -> str:
+        """An execution that stays open, waits in the log and needs no worker."""
+        execution_id = self.begin(story.IDLE)
+
+        def waits() -> bool:
+            events = self.client.events(execution_id)
+            return any(event["type"] == "attempt.failed" for event in events)
+
+        self.until(waits, "the idle one to wait")
+        return execution_id
 
     def _witness(self, case: Case) -> Path:
         return self._witnesses / case.name

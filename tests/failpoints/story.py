@@ -105,6 +105,19 @@ def parent(name: str) -> str:
     )
 
 
+#: It fails, and will try again in ten minutes.
+IDLE = _playbook(
+    "idle",
+    {},
+    _step(
+        "start",
+        {
+            "kind": "python",
+            "code": "raise ValueError('later')",
+            "spec": {"policy": {"rules": [{"then": {"do": "retry", "attempts": 2, "delay": 600}}]}},
+        },
+    ),
+)
 #: A parent whose child does not end by itself.
 SLEEPER = _playbook(
     "sleeper", {}, _step("start", {"kind": "python", "code": "import time; time.sleep(300)"})

@@ -50,6 +50,9 @@ class Process(Protocol):
 class System:
     """Starts, kills and watches the processes; ``client`` talks to their API."""
 
+    #: Seconds between two looks at what is waited for.
+    pause = 0.02
+
     def __init__(
         self,
         home: Path,
@@ -149,7 +152,7 @@ class System:
                     return found
             except CallboardError as exc:
                 trouble = exc
-            time.sleep(0.02)
+            time.sleep(self.pause)
         raise AssertionError(
             f"waited {seconds} s for {what}; last trouble: {trouble}\n{self._tails()}"
         )
