@@ -40,24 +40,26 @@ def _cases(
 
 def _web() -> Iterator[Case]:
     yield from _cases("server", "start.commit", ALL)
-    yield from _cases("server", "start.wake", BREAKING)
+    yield from _cases("server", "start.wake", ("crash", "error", "done-then-crash"))
     # The first exchange is a claim; later ones are reports, alone or with claims.
-    yield from _cases("server", "exchange.commit", BREAKING)
+    yield from _cases("server", "exchange.commit", ("crash", "done-then-error"))
     yield from _cases("server", "exchange.commit", BREAKING, nth=4)
     yield from _cases("server", "exchange.wake", BREAKING)
-    yield from _cases("server", "exchange.answer", BREAKING, nth=3)
-    yield from _cases("server", "broker.publish", BREAKING, nth=2)
+    yield from _cases("server", "exchange.answer", ("error", "done-then-crash"), nth=3)
+    yield from _cases("server", "broker.publish", ("error", "done-then-error"), nth=2)
     yield from _cases("server", "heartbeat.send", ("crash", "error"), nth=2)
     yield from _cases("server", "cancel.commit", BREAKING, cancels=True)
 
 
 def _orchestrator() -> Iterator[Case]:
     yield from _cases("orchestrator", "advance.decide", ("crash", "error", "done-then-crash"))
-    yield from _cases("orchestrator", "advance.append", BREAKING, nth=2)
+    yield from _cases(
+        "orchestrator", "advance.append", ("crash", "error", "done-then-crash"), nth=2
+    )
     yield from _cases("orchestrator", "advance.commit", ALL)
-    yield from _cases("orchestrator", "advance.commit", BREAKING, nth=4)
+    yield from _cases("orchestrator", "advance.commit", ("crash", "done-then-crash"), nth=4)
     yield from _cases("orchestrator", "advance.publish", BREAKING)
-    yield from _cases("orchestrator", "broker.publish", BREAKING, nth=3)
+    yield from _cases("orchestrator", "broker.publish", ("crash", "done-then-error"), nth=3)
     yield from _cases("orchestrator", "broker.ack", BREAKING, nth=2)
     yield from _cases("orchestrator", "child.begin", BREAKING)
     yield from _cases("orchestrator", "child.wake", BREAKING)

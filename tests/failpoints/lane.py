@@ -90,6 +90,7 @@ class Lane(System):
             execution_id = self._begun(case, story.parent(case.name), payload)
         self._ended(execution_id)
         self.until(lambda: self._hit(case, marks), f"{case.name} to be hit")
+        self._spent(case)
         if idle:
             self.until(lambda: self.client.cancel(idle), "the idle one to be cancelled")
         self.until(self._is_ready, "the API to be ready")
@@ -181,6 +182,11 @@ class Lane(System):
         return hits >= {
             (module, _plain(fault)) for module, faults in case.faults.items() for fault in faults
         }
+
+    def _spent(self, case: Case) -> None:
+        """A point fails once: what was hit is as good as unarmed, and need not be started again."""
+        for module in case.faults:
+            self._wanted[module] = {**self._wanted[module], "CALLBOARD_FAILPOINT": ""}
 
     def until(self, condition: Callable[[], Any], what: str, *, seconds: float = 60) -> Any:
         """As for every system; what crashes meanwhile, as it was told to, is started again."""
