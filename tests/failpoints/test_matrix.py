@@ -21,6 +21,8 @@ from tests.failpoints.lane import Lane
 from tests.failpoints.story import WITNESSED, Told
 from tests.system.plane import readable_home
 
+pytestmark = pytest.mark.slow
+
 LANES = 4
 #: What a run without faults gives; the case ``none`` is one.
 RESULTS = {
