@@ -12,6 +12,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from app import failpoints
 from app.errors import CallboardError
 from app.settings import Settings, load
 from app.version import software_version
@@ -62,6 +63,7 @@ def main(run: Callable[[Settings], None], **overrides: Any) -> None:
     try:
         loaded = load(**overrides)
         configure(loaded.settings)
+        failpoints.arm(loaded.settings.failpoint)
         run(loaded.settings)
     except CallboardError as exc:
         print(f"error: {exc}", file=sys.stderr)  # noqa: T201 (the last words of a process)

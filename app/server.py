@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from app.errors import StartupError, UnavailableError
-from app.processes import main, signs
+from app.processes import Stop, main, signs
 from app.settings import Settings, check_exposure, process_name
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def run(settings: Settings, *, init_db: bool = False) -> None:
     from app.wire import Beat
     from app.wiring import control_plane, migrate
 
+    stop = Stop().listen()
     check_exposure(settings)
     listener = listen(settings)
     if init_db:
@@ -49,7 +50,7 @@ def run(settings: Settings, *, init_db: bool = False) -> None:
         )
         heartbeat.start()
         log.info("server.started", url=settings.url)
-        _serve(settings, app, listener)
+        _serve(settings, app, listener, stop)
         heartbeat.stop()
         plane.control.presence.leave("server_api", name)
     log.info("server.stopped")
@@ -81,8 +82,11 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def _serve(settings: Settings, app: FastAPI, listener: socket.socket) -> None:
-    """Run uvicorn until a signal comes, and return then: what follows is for us to do."""
+def _serve(settings: Settings, app: FastAPI, listener: socket.socket, stop: Stop) -> None:
+    """Run uvicorn until a signal comes, and return then: what follows is for us to do.
+
+    Where *stop* has heard one already, while we started, nothing is served.
+    """
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -102,7 +106,8 @@ def _serve(settings: Settings, app: FastAPI, listener: socket.socket) -> None:
     server = Server(config)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)
-    server.run(sockets=[listener])
+    if not stop.is_set:
+        server.run(sockets=[listener])
 
 
 def _arguments() -> argparse.Namespace:

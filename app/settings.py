@@ -323,6 +323,13 @@ class Settings:
         help="auto (readable on a terminal, JSON otherwise), console or json",
     )
 
+    # Failing on purpose
+    failpoint: str = setting(
+        "",
+        "CALLBOARD_FAILPOINT",
+        help="name:action:nth, ...: where this process is to crash, fail or linger; for tests only",
+    )
+
     # ------------------------------------------------------------------ derived values
     @property
     def url(self) -> str:

@@ -15,6 +15,7 @@ from app.engine.language.codes import CODES
 from app.engine.language.grammar.forms import FORMS
 from app.engine.language.grammar.shapes import Form, Key, words_of
 from app.engine.language.lint.codes import LINT_CODES
+from app.failpoints import ACTIONS, POINTS
 from app.settings import Settings
 from app.tools import Tool, kinds, load_tool
 
@@ -22,6 +23,7 @@ DOCS = Path(__file__).parent
 KEYS = DOCS / "language" / "keys.md"
 FINDINGS = DOCS / "language" / "findings.md"
 SETTINGS = DOCS / "reference" / "settings.md"
+FAILPOINTS = DOCS / "reference" / "failpoints.md"
 TOOLS = DOCS / "language" / "tools.md"
 TOOLS_HEAD = """# Tools
 
@@ -51,6 +53,14 @@ FINDINGS_HEAD = """# Findings
 What `callboard validate` and the registration of a playbook may say about it. Each finding has a
 line, a column, a code and mostly a suggestion. An error keeps the playbook from being registered or
 run. A warning does not (`validate --strict` makes it an error), nor does a hint.
+
+This page is made by `python docs/make_reference.py`.
+
+"""
+FAILPOINTS_HEAD = """# Failpoints
+
+What `CALLBOARD_FAILPOINT` can name; [how to use it](../how-to/failpoints.md). `callboard config
+--failpoints` prints the same.
 
 This page is made by `python docs/make_reference.py`.
 
@@ -87,6 +97,16 @@ def _shown(default: Any) -> str:
     if default is None or default == "":
         return ""
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+def failpoints_page() -> str:
+    """The page of all failpoints and what can happen at them."""
+    tables = (("point", "its operation", POINTS), ("action", "the process", ACTIONS))
+    return FAILPOINTS_HEAD + "\n".join(
+        f"| {word} | {about} |\n|---|---|\n"
+        + "".join(f"| `{name}` | {_cell(meaning)} |\n" for name, meaning in table.items())
+        for word, about, table in tables
+    )
 
 
 def tools_page() -> str:
@@ -159,3 +179,4 @@ if __name__ == "__main__":
     FINDINGS.write_text(findings_page(), encoding="utf-8")
     TOOLS.write_text(tools_page(), encoding="utf-8")
     SETTINGS.write_text(settings_page(), encoding="utf-8")
+    FAILPOINTS.write_text(failpoints_page(), encoding="utf-8")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
+from app import failpoints
 from app.errors import CallboardError
 from app.wire import Beat, BeatAnswer
 
@@ -53,7 +54,10 @@ class Heartbeat:
 
     def _once(self) -> None:
         try:
-            self._on_answer(self._send(self._beat()))
+            failpoints.before("heartbeat.send")
+            answer = self._send(self._beat())
+            failpoints.after("heartbeat.send")
+            self._on_answer(answer)
         # Its end would take the lease of a healthy process with it.
         except Exception as exc:  # noqa: BLE001 (told in the log)
             self._failed(exc)

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 import structlog
 
+from app import failpoints
 from app.actors.artifacts import KeptArtifacts
 from app.actors.batch import Batcher
 from app.actors.fetching import Asker, Fetched, Fetcher, referring
@@ -163,6 +164,7 @@ class Runner:
             error = {"kind": "internal", "message": answer.reason or "no step", "retryable": False}
             self._report(attempt, Outcome(error=error), 0.0, key)
             return
+        failpoints.before("worker.run")
         started = time.perf_counter()
         try:
             outcome = self._execute(attempt, raw, answer)
@@ -170,6 +172,7 @@ class Runner:
             log.exception("step.crashed")
             message = f"{type(exc).__name__}: {exc}"
             outcome = Outcome(error={"kind": "internal", "message": message, "retryable": False})
+        failpoints.after("worker.run")
         self._report(attempt, outcome, (time.perf_counter() - started) * 1000, key)
 
     def _execute(self, attempt: Attempt, raw: dict[str, Any], answer: ClaimAnswer) -> Outcome:
@@ -285,9 +288,14 @@ class Runner:
 
     def _settle(self, item: Claim | Report, *, alone: bool) -> _Answer:
         """One try; large results travel alone, so that a batch stays below what the API takes."""
+        point = "worker.claim"
         if isinstance(item, Report):
+            point = "worker.report"
             alone = alone or size_of([item.result, item.ctx, item.error]) > ALONE
-        return self._send([item])[0] if alone else self._exchange(item)
+        failpoints.before(point)
+        answer = self._send([item])[0] if alone else self._exchange(item)
+        failpoints.after(point)
+        return answer
 
     # ------------------------------------------------------------------ from outside
     def running(self) -> list[PointerWire]:

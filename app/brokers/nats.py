@@ -23,6 +23,7 @@ from dramatiq.errors import DecodeError, QueueJoinTimeout, QueueNotFound
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware, default_middleware
 
+from app import failpoints
 from app.brokers.custody import Custody
 from app.brokers.delivery import ACK, NAK, TERM, Delivery
 from app.brokers.errors import MessageTooLargeError
@@ -181,7 +182,9 @@ class NatsBroker(Broker):
         batch = list(messages)
         for message, delay in batch:
             self.emit_before("enqueue", message, delay)
+        failpoints.before("broker.publish")
         self.session.publisher.publish([self._parcel(message, delay) for message, delay in batch])
+        failpoints.after("broker.publish")
         for message, delay in batch:
             self.emit_after("enqueue", message, delay)
 

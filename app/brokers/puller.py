@@ -17,11 +17,13 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from app import failpoints
 from app.brokers.bridge import Bridge, Wire
 from app.brokers.delivery import FINAL, NAK, PROGRESS, Delivery
 from app.brokers.errors import NatsUnreachableError, UnusableServerError
 from app.brokers.slots import PATIENCE, Slots
 from app.brokers.streams import Streams
+from app.errors import UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -280,7 +282,7 @@ class Puller:
     def _end(self, delivery: Delivery, verdict: bytes) -> None:
         if self._held.pop(delivery.seq, None) is not delivery:
             return
-        self._bridge.send(Wire(delivery.reply, verdict, keep=True))
+        self._tell(delivery, verdict)
         self._slots.release(delivery)
         if verdict in FINAL:
             self._ended[delivery.seq] = verdict
@@ -291,6 +293,15 @@ class Puller:
         self._top_up()
         if self._retired and not self._held:
             self._finish()
+
+    def _tell(self, delivery: Delivery, verdict: bytes) -> None:
+        try:
+            failpoints.before("broker.ack")
+            self._bridge.send(Wire(delivery.reply, verdict, keep=True))
+            failpoints.after("broker.ack")
+        except UnavailableError as exc:
+            # The server never heard it: after ack_wait it delivers again, and is told then.
+            log.warning("message.not_ended", queue=self.queue, error=str(exc))
 
     def _release(self, keys: _Keys, delivery: Delivery) -> None:
         with keys.lock:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from app import failpoints
 from app.engine.decide import Limits, decide
 from app.engine.events import (
     Entry,
@@ -131,7 +132,9 @@ class Advance:
             if not cached.state.is_running:
                 self._cache.pop(execution_id)
                 return ()
+            failpoints.before("advance.decide")
             new = self._inheritance.applied(cached.state, self._decide(execution_id, cached))
+            failpoints.after("advance.decide")
             if not new:
                 self._cache.put(execution_id, _fold(known, durable(read)))
                 return ()
@@ -141,7 +144,11 @@ class Advance:
                 )
                 for event in new
             ]
+            failpoints.before("advance.append")
             entries = tx.append(execution_id, [Draft(event) for event in light])
+            failpoints.after("advance.append")
+            failpoints.before("advance.commit")
+        failpoints.after("advance.commit")
         # Only now: what was not committed must not be remembered.
         self._remember(execution_id, cached, entries)
         self._publish(execution_id, entries)
@@ -202,7 +209,9 @@ class Advance:
             if isinstance(event := entry.event, StepScheduled) and event.key not in done
         ]
         if pointers:
+            failpoints.before("advance.publish")
             self._dispatcher.dispatch(pointers)
+            failpoints.after("advance.publish")
         self._family.wake(execution_id, [entry.event for entry in entries])
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from app import failpoints
 from app.engine.decide import last_step
 from app.engine.events import Entry, ExecutionStarted, StepDone
 from app.engine.ports import (
@@ -131,13 +132,17 @@ class Executions:
         """Begin the log of an execution, and tell the orchestrator."""
         with self._log.transaction([execution_id]) as tx:
             tx.append(execution_id, [Draft(started)])
+            failpoints.before("start.commit")
+        failpoints.after("start.commit")
         self._wake(execution_id)
         if started.deadline is not None:
             self._wake(execution_id, delay=started.deadline - self._clock())
 
     def _wake(self, execution_id: int, *, delay: float = 0.0) -> None:
         try:
+            failpoints.before("start.wake")
             self._dispatcher.wake([execution_id], delay=delay)
+            failpoints.after("start.wake")
         except UnavailableError as exc:
             # The log is the outbox: the sweeper wakes it when the broker is back.
             log.warning("wake.failed", execution_id=execution_id, error=str(exc))

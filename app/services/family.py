@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 
+from app import failpoints
 from app.engine.children import Caller, CallName, Outcome, Target, ending
 from app.engine.decide import cancel, last_step
 from app.engine.events import ChildStarted, Event, StepKey
@@ -90,8 +91,10 @@ class Family:
             depth=state.depth + 1,
             caller=caller.to_dict() if event.waits else None,
         )
+        failpoints.before("child.begin")
         tx.begin(event.child_execution_id)
         tx.append(event.child_execution_id, [Draft(started)])
+        failpoints.after("child.begin")
         return replace(event, payload=None)
 
     def wake(self, execution_id: int, events: Sequence[Event]) -> None:
@@ -99,7 +102,9 @@ class Family:
         started = [event for event in events if isinstance(event, ChildStarted)]
         if not started:
             return
+        failpoints.before("child.wake")
         self._dispatcher.wake(event.child_execution_id for event in started)
+        failpoints.after("child.wake")
         now = self._clock()
         for at in {event.deadline for event in started if event.deadline is not None}:
             self._dispatcher.wake([execution_id], delay=max(0.0, at - now))
@@ -131,7 +136,9 @@ class Family:
             lost = Outcome(execution_id, state.path, "failed", error=error)
             told = self._append_end(parent, caller, lost)
         if told:
+            failpoints.before("tell.wake")
             self._dispatcher.wake([parent])
+            failpoints.after("tell.wake")
 
     def _append_end(self, parent: int, caller: Caller, outcome: Outcome) -> bool:
         """Whether the parent was told by this call; it may have ended, or know already."""
@@ -141,6 +148,8 @@ class Family:
                     return False
                 event = self._storage.lighten(tx, parent, ending(caller, outcome))
                 tx.append(parent, [Draft(event, f"child:{outcome.execution_id}")])
+                failpoints.before("tell.commit")
+            failpoints.after("tell.commit")
         except DuplicateEventError:
             return False
         return True
@@ -189,10 +198,13 @@ class Family:
         with self._log.transaction([execution_id]) as tx:
             state = replay(tx.read(execution_id, after=known.version), known)
             events = cancel(state, reason, cascade=cascade)
+            if not events:
+                return False
             entries = tx.append(execution_id, [Draft(event) for event in events])
-        if events:
-            self.settle(execution_id, replay(entries, state))
-        return bool(events)
+            failpoints.before("cancel.commit")
+        failpoints.after("cancel.commit")
+        self.settle(execution_id, replay(entries, state))
+        return True
 
     # ------------------------------------------------------------------ repair
     def repair(self) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from app import failpoints
 from app.engine.events import AttemptExpired
 from app.engine.ports import (
     Clock,
@@ -130,6 +131,8 @@ class Sweeper:
                         pointer.execution_id,
                         [Draft(event, f"expired:{pointer.key}:{pointer.attempt}")],
                     )
+                    failpoints.before("expire.commit")
+                failpoints.after("expire.commit")
             except DuplicateEventError:
                 continue  # another sweeper was quicker
             log.warning(
@@ -140,7 +143,10 @@ class Sweeper:
             )
             touched.add(pointer.execution_id)
             count += 1
-        self._dispatcher.wake(touched)
+        if touched:
+            failpoints.before("expire.wake")
+            self._dispatcher.wake(touched)
+            failpoints.after("expire.wake")
         return count
 
     def _send_again(self) -> int:
@@ -162,9 +168,11 @@ class Sweeper:
         for queue, found in queues.items():
             waiting = patient and self._dispatcher.depth(queue) >= len(found)
             due = [item for item in found if not (waiting and self._is_patient(item[0], now))]
+            failpoints.before("resend.publish")
             self._dispatcher.dispatch(
                 [Dispatch(pointer, tool, queue, nonce=int(now * 1000)) for pointer, tool in due]
             )
+            failpoints.after("resend.publish")
             self._sent.update((pointer, now) for pointer, _ in due)
             count += len(due)
         return count
@@ -196,7 +204,10 @@ class Sweeper:
 
     def _wake_next(self) -> int:
         ids = self._log.open_executions(limit=WAKES, after=self._behind)
-        self._dispatcher.wake(ids)
+        if ids:
+            failpoints.before("sweep.wake")
+            self._dispatcher.wake(ids)
+            failpoints.after("sweep.wake")
         self._behind = ids[-1] if len(ids) == WAKES else 0
         self._lost_wakes = self._lost_wakes and bool(self._behind)
         return len(ids)

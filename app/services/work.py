@@ -14,6 +14,7 @@ from typing import Protocol
 
 import structlog
 
+from app import failpoints
 from app.engine.events import (
     AttemptFailed,
     AttemptInterrupted,
@@ -163,9 +164,14 @@ class Work:
                 self._judge_claim(turn, claim)
             for execution_id, drafts in sorted(turn.drafts.items()):
                 tx.append(execution_id, drafts)
-        self._wake(turn.woken)
+            failpoints.before("exchange.commit")
+        failpoints.after("exchange.commit")
+        if turn.woken:
+            self._wake(turn.woken)
         self._keep_late(turn.late, request.worker)
+        failpoints.before("exchange.answer")
         claims, steps = self._briefing.answers(turn.claims)
+        failpoints.after("exchange.answer")
         return ExchangeAnswer(claims=claims, reports=turn.reports, steps=steps)
 
     def value(self, request: ValueRequest, *, pool: str | None = None) -> bytes:
@@ -314,7 +320,9 @@ class Work:
 
     def _wake(self, ids: set[int]) -> None:
         try:
+            failpoints.before("exchange.wake")
             self._dispatcher.wake(ids)
+            failpoints.after("exchange.wake")
         except UnavailableError as exc:
             # The log is the outbox: the sweeper wakes them when the broker is back.
             log.warning("wake.failed", executions=len(ids), error=str(exc))

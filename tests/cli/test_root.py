@@ -10,6 +10,7 @@ import click
 import pytest
 
 from app.cli.root import COMMANDS, cli
+from app.failpoints import ACTIONS, POINTS
 from tests.cli.fakes import Call
 
 
@@ -162,6 +163,13 @@ def test_config_shows_origin_and_hides_secrets(call: Call, monkeypatch: pytest.M
     assert rows["port"] == rows["port"] | {"value": 8082, "origin": "default"}
     assert "CALLBOARD_API_TOKEN" in call("config", "--changed").stdout
     assert "CALLBOARD_LEASE" not in call("config", "--changed").stdout
+
+
+def test_config_lists_the_failpoints(call: Call) -> None:
+    text = call("config", "--failpoints").stdout
+    data = json.loads(call("config", "--failpoints", "--json").stdout)
+    assert (data["points"], data["actions"]) == (POINTS, ACTIONS)
+    assert all(name in text for name in (*POINTS, *ACTIONS))
 
 
 def test_a_bug_is_one_line_too(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,12 @@ def test_the_reference_of_settings_is_current() -> None:
     assert written == page.settings_page(), "run: python docs/make_reference.py"
 
 
+def test_the_reference_of_failpoints_is_current() -> None:
+    page = generator()
+    written = page.FAILPOINTS.read_text()
+    assert written == page.failpoints_page(), "run: python docs/make_reference.py"
+
+
 def test_the_reference_of_tools_is_current() -> None:
     page = generator()
     assert page.TOOLS.read_text() == page.tools_page(), "run: python docs/make_reference.py"

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from app.client import Client
 from app.embedded.stack import EmbeddedStack
@@ -29,20 +29,46 @@ QUICK = {
 }
 
 
+class Process(Protocol):
+    """What is asked of a running process."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def send_signal(self, number: int) -> None: ...
+
+    def terminate(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+
 class System:
     """Starts, kills and watches the processes; ``client`` talks to their API."""
 
-    def __init__(self, home: Path, *, settings: Mapping[str, str] = QUICK) -> None:
+    #: Seconds between two looks at what is waited for.
+    pause = 0.02
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        settings: Mapping[str, str] = QUICK,
+        database_url: str | None = None,
+    ) -> None:
         self.home = home
-        self.stack = EmbeddedStack(home)
+        self.stack = EmbeddedStack(home, database_url=database_url)
         self.port = free_port()
         self.settings = settings
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.processes: dict[str, Process] = {}
         self.client = Client(f"http://127.0.0.1:{self.port}")
 
     def __enter__(self) -> Self:
         self.stack.start()
-        upgrade(self.stack.database_url)
+        self.migrate()
         for module in MODULES:
             self.start(module)
         self.until_ready()
@@ -56,6 +82,9 @@ class System:
         self.client.close()
         self.stack.stop()
 
+    def migrate(self) -> None:
+        upgrade(self.stack.database_url)
+
     def environment(self) -> dict[str, str]:
         ours = {
             "CALLBOARD_HOME": str(self.home),
@@ -66,14 +95,15 @@ class System:
         return {**process_environment(), **self.stack.environment(), **ours, **self.settings}
 
     # ------------------------------------------------------------------ processes
-    def start(self, module: str, **settings: str) -> None:
-        """Start it, with *settings* that differ from those of all."""
-        log = (self.home / f"{module}.log").open("ab")
-        with log:
+    def start(self, module: str, **variables: str) -> None:
+        """Start it, with *variables* over the environment that all have."""
+        environment = {**self.environment(), **variables}
+        self.processes[module] = self.launch(module, environment, self.home / f"{module}.log")
+
+    def launch(self, module: str, environment: Mapping[str, str], log: Path) -> Process:
+        with log.open("ab") as file:
             command = [sys.executable, "-m", f"app.{module}"]
-            self.processes[module] = subprocess.Popen(
-                command, env={**self.environment(), **settings}, stdout=log, stderr=log
-            )
+            return subprocess.Popen(command, env=environment, stdout=file, stderr=file)
 
     def kill(self, module: str) -> None:
         """Kill -9, and wait until it is gone."""
@@ -121,7 +151,7 @@ class System:
                     return found
             except CallboardError as exc:
                 trouble = exc
-            time.sleep(0.02)
+            time.sleep(self.pause)
         raise AssertionError(
             f"waited {seconds} s for {what}; last trouble: {trouble}\n{self._tails()}"
         )
