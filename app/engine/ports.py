@@ -16,7 +16,7 @@ MAX_POINTER_BYTES = 1024
 
 
 class DuplicateEventError(CallboardError):
-    """One of the unique keys U1 to U8 refused an event; ``key`` names it. Nothing was written."""
+    """One of the unique keys U1 to U9 refused an event; ``key`` names it. Nothing was written."""
 
     code = "duplicate"
     status = 409
@@ -164,6 +164,9 @@ class EventLog(Protocol):
         """How many events the execution has."""
 
     def summary(self, execution_id: int) -> ExecutionSummary | None: ...
+
+    def started_under(self, key: str) -> ExecutionSummary | None:
+        """The execution whose ``execution.started`` was appended with that idempotency key (U9)."""
 
     def executions(self, query: ExecutionFilter) -> list[ExecutionSummary]:
         """Newest first."""

@@ -102,12 +102,18 @@ class Executions:
         payload: Mapping[str, Any] | None = None,
         parent_execution_id: int | None = None,
         execution_id: int | None = None,
+        key: str | None = None,
     ) -> Started:
         """Accept a run: it is in the log when this returns, and somebody is told.
 
-        *payload* overrides top-level workload keys. With *execution_id* given, starting twice is
-        starting once. Raises ``NotFoundError``, ``InvalidPlaybookError``, ``UnavailableError``.
+        *payload* overrides top-level workload keys. With *execution_id* or *key* given, starting
+        twice is starting once. Raises ``NotFoundError``, ``InvalidPlaybookError``,
+        ``UnavailableError``; ``ConflictError`` where *key* started another playbook.
         """
+        start_key = None if key is None else f"start:{key}"
+        known = self._started_under(start_key, path, catalog_id)
+        if known is not None:
+            return known
         entry = self._catalog.entry(path, version=version, catalog_id=catalog_id)
         playbook = self._catalog.playbook(entry.catalog_id)
         new_id = execution_id or self._new_id()
@@ -117,14 +123,34 @@ class Executions:
         )
         try:
             with self._log.transaction([new_id]) as tx:
-                tx.append(new_id, [Draft(started)])
-        except DuplicateEventError:
+                tx.append(new_id, [Draft(started, start_key)])
+        except DuplicateEventError as exc:
+            # Two calls under one key at the same time: this one lost, and answers as the other.
+            known = self._started_under(start_key, path, catalog_id) if exc.key == "U9" else None
+            if known is not None:
+                return known
             if execution_id is None:
                 raise
         self._wake(new_id)
         if started.deadline is not None:
             self._wake(new_id, delay=started.deadline - now)
         return Started(new_id, entry)
+
+    def _started_under(
+        self, key: str | None, path: str | None, catalog_id: int | None
+    ) -> Started | None:
+        """What an earlier call under *key* started. Raises ``ConflictError`` where that is no such run."""
+        summary = None if key is None else self._log.started_under(key)
+        if summary is None:
+            return None
+        asked = catalog_id or path
+        if asked not in {summary.catalog_id, summary.path}:
+            raise ConflictError(
+                f"this Idempotency-Key started execution {summary.execution_id} of {summary.path}",
+                remedy="use one key for one start",
+            )
+        self._wake(summary.execution_id)
+        return Started(summary.execution_id, self._catalog.entry(catalog_id=summary.catalog_id))
 
     def _wake(self, execution_id: int, *, delay: float = 0.0) -> None:
         try:

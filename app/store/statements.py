@@ -72,6 +72,12 @@ FROM noetl.event e
 WHERE x.execution_id = %(id)s AND e.execution_id = %(id)s AND e.seq = %(seq)s
 """
 
+# Its conditions are those of the unique index, so one row is read whatever the log holds.
+STARTED_UNDER = """
+SELECT execution_id FROM noetl.event
+WHERE idempotency_key = %s AND type = 'execution.started' AND idempotency_key IS NOT NULL
+"""
+
 READ = f"SELECT {_COLUMNS} FROM noetl.event e WHERE e.execution_id = %(id)s"
 
 ENTRIES = f"""
