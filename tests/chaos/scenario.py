@@ -1,0 +1,272 @@
+"""The chaos run: load, a plan of faults, and a sceptical look at all that was written meanwhile."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+import structlog
+
+from app.client import Client
+from app.engine.events import EXECUTION_ENDS, ExecutionStarted, StepScheduled
+from app.errors import CallboardError
+from app.store.database import Database
+from app.store.events import PostgresLog
+from tests.chaos import checker, recovery
+from tests.chaos.checker import Log, Violation
+from tests.chaos.faults import Incident, Saboteur
+from tests.chaos.load import Load, Start
+from tests.chaos.plan import Fault, plan
+from tests.chaos.playbooks import ALL, STARTED
+from tests.chaos.recovery import Spread
+from tests.chaos.report import Report
+from tests.chaos.stage import Stage
+from tests.chaos.tail import Tail
+from tests.chaos.witness import Place, Witness
+
+log = structlog.get_logger(__name__)
+
+#: The numbers that executions are given: each runs once in peace, for comparison.
+VARIANTS = 4
+#: Seconds of recovery as the defaults have them, and for smoke runs.
+LEASE = 15.0
+QUICK = {
+    "CALLBOARD_HEARTBEAT": "0.5",
+    "CALLBOARD_LEASE": "3",
+    "CALLBOARD_SWEEP": "1",
+    "CALLBOARD_UNCLAIMED_AFTER": "3",
+    "CALLBOARD_ACK_WAIT": "3",
+    "CALLBOARD_GRACE": "3",
+}
+#: Seconds before Postgres was killed in which it may have forgotten a claim: ``wal_writer_delay`` is
+#: 0.2 s, and such a commit is on disk within three times that.
+FORGOTTEN = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How large a run is. Times in seconds; *settle* is how long after the last fault all must end."""
+
+    seed: int = 1
+    executions: int = 1000
+    faults: int = 110
+    seconds: float = 330.0
+    slow: float = 1.5
+    settle: float = 120.0
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def lease(self) -> float:
+        return float(self.settings.get("CALLBOARD_LEASE", LEASE))
+
+
+@dataclass(slots=True)
+class Findings:
+    """What was seen while it ran, for the checker."""
+
+    accepted: Mapping[str, int] = field(default_factory=dict)
+    answers: Counter[int] = field(default_factory=Counter)
+    incidents: Sequence[Incident] = ()
+    seen: Sequence[tuple[int, int]] = ()
+    runs: Mapping[Place, Sequence[float]] = field(default_factory=dict)
+    peace: Log = field(default_factory=dict)
+    log: Log = field(default_factory=dict)
+    violations: list[Violation] = field(default_factory=list)
+    exits: Mapping[str, int] = field(default_factory=dict)
+
+
+def run(options: Options, home: Path, faults: Sequence[Fault] | None = None) -> Report:
+    """Do all of it below *home*, which must be empty and reachable by other users."""
+    begin = time.monotonic()
+    if faults is None:
+        faults = plan(
+            options.seed, faults=options.faults, seconds=options.seconds, lease=options.lease
+        )
+    found = Findings()
+    witness = Witness(home / "witness")
+    with Stage(home / "stage", settings=options.settings) as stage:
+        with Tail(stage.servers.postgres.url) as tail:
+            register(stage)
+            in_peace(stage, witness, options, found)
+            under_fire(stage, witness, options, faults, found)
+        found.seen = tail.seen
+        found.log = read_log(stage.servers.postgres.url)
+        found.runs = witness.runs()
+        found.violations += verified(stage, found.log)
+        found.violations += [Violation("stubborn", 0, f"{n} ignored SIGTERM") for n in stage.stubborn]
+        found.exits = dict(stage.exits)
+    found.violations += violations(found)
+    return report(options, found, took=time.monotonic() - begin)
+
+
+# ---------------------------------------------------------------------- what happens
+def register(stage: Stage) -> None:
+    with Client(stage.direct_api()) as client:
+        for text in ALL.values():
+            client.register(text)
+
+
+def starts(options: Options, witness: Witness, count: int, name: str) -> list[Start]:
+    """*count* starts, of all playbooks with all numbers in turn."""
+    paths = list(STARTED)
+    return [
+        Start(
+            f"{name}-{options.seed}-{number}",
+            paths[number % len(paths)],
+            {
+                "n": number // len(paths) % VARIANTS,
+                "slow": options.slow,
+                "witness": str(witness.path),
+            },
+        )
+        for number in range(count)
+    ]
+
+
+def in_peace(stage: Stage, witness: Witness, options: Options, found: Findings) -> None:
+    """Run each playbook with each number while nothing is broken."""
+    load = Load(stage.api("client"))
+    load.run(starts(options, witness, len(STARTED) * VARIANTS, "peace"), per_second=20)
+    if not wait_ended(stage.servers.postgres.url, len(load.accepted), seconds=90):
+        raise AssertionError(f"not even in peace does everything end; see {stage.home}/logs")
+    found.peace = read_log(stage.servers.postgres.url)
+    log.info("chaos.peace", executions=len(found.peace))
+
+
+def under_fire(
+    stage: Stage, witness: Witness, options: Options, faults: Sequence[Fault], found: Findings
+) -> None:
+    """Run the load and the plan side by side, and wait until everything has ended."""
+    load, saboteur = Load(stage.api("client")), Saboteur(stage, faults)
+    wanted = starts(options, witness, options.executions, "fire")
+    rate = options.executions / options.seconds
+    starting = threading.Thread(target=load.run, args=(wanted,), kwargs={"per_second": rate})
+    starting.start()
+    try:
+        saboteur.run()
+        until = time.monotonic() + options.settle
+        starting.join(options.settle)
+    finally:
+        load.over.set()
+        starting.join()
+    wait_ended(stage.servers.postgres.url, 0, seconds=max(0.0, until - time.monotonic()) + 5)
+    found.incidents, found.accepted, found.answers = saboteur.incidents, load.accepted, load.answers
+    found.violations += [Violation("double-start", 0, key) for key in load.doubles]
+    found.violations += [Violation("refused", 0, said) for said in load.refused]
+    missing = [start.key for start in wanted if start.key not in load.accepted]
+    found.violations += [Violation("never-accepted", 0, key) for key in missing]
+
+
+def wait_ended(database_url: str, least: int, *, seconds: float) -> bool:
+    """Wait until there are *least* executions and none runs any more; whether that came to be."""
+    deadline = time.monotonic() + seconds
+    ask = "SELECT count(*), count(*) FILTER (WHERE status = 'RUNNING') FROM noetl.execution"
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        while time.monotonic() < deadline:
+            row = connection.execute(ask).fetchone()
+            if row is not None and row[0] >= least and row[1] == 0:
+                return True
+            time.sleep(0.2)
+    return False
+
+
+# ---------------------------------------------------------------------- what is read
+def read_log(database_url: str) -> Log:
+    """All events of all executions, in order."""
+    database = Database(database_url, pool_size=1, application_name="chaos")
+    try:
+        events = PostgresLog(database)
+        with psycopg.connect(database_url) as connection:
+            rows = connection.execute("SELECT DISTINCT execution_id FROM noetl.event").fetchall()
+        return {execution_id: events.read(execution_id) for (execution_id,) in sorted(rows)}
+    finally:
+        database.close()
+
+
+def verified(stage: Stage, log: Log) -> Iterator[Violation]:
+    """What the system itself finds when it compares all it shows with the log, replayed from its begin."""
+
+    def ask(execution_id: int) -> list[Violation]:
+        try:
+            answer = client.verify(execution_id)
+        except CallboardError as exc:
+            return [Violation("verify", execution_id, str(exc))]
+        return [Violation("verify", execution_id, str(finding)) for finding in answer["findings"]]
+
+    with Client(stage.direct_api()) as client, ThreadPoolExecutor(4) as pool:
+        for violations in pool.map(ask, log):
+            yield from violations
+
+
+def violations(found: Findings) -> Iterator[Violation]:
+    """Every invariant that does not hold."""
+    lenient = [
+        (incident.at - FORGOTTEN, incident.at)
+        for incident in found.incidents
+        if incident.fault.kind == "kill-postgres"
+    ]
+    yield from checker.lost(found.log, found.accepted)
+    yield from checker.audited(found.log)
+    yield from checker.newest(found.log)
+    yield from checker.ran(found.log, found.runs, lenient)
+    yield from checker.tailed(found.log, found.seen)
+    yield from checker.differing(found.log, checker.references(found.peace))
+
+
+def report(options: Options, found: Findings, *, took: float) -> Report:
+    """The figures of a run."""
+    newest = max(recovery.ends(found.log), default=0.0)
+    last = max((incident.until for incident in found.incidents), default=newest)
+    settled = max(0.0, newest - last)
+    late = [Violation("late", 0, f"the last one ended {settled:.0f} s after the last fault")]
+    done = [incident for incident in found.incidents if not incident.skipped]
+    events = [entry.event for entries in found.log.values() for entry in entries]
+    started = [event for event in events if isinstance(event, ExecutionStarted)]
+    scheduled = [event for event in events if isinstance(event, StepScheduled)]
+    return Report(
+        seed=options.seed,
+        executions=options.executions,
+        accepted=len(found.accepted),
+        children=sum(event.parent_execution_id is not None for event in started),
+        steps=len({(i, e.event.key) for i, es in found.log.items() for e in es
+                   if isinstance(e.event, StepScheduled)}),
+        events=len(events),
+        faults=dict(Counter(incident.fault.kind for incident in done).most_common()),
+        skipped={i.fault.kind: i.skipped for i in found.incidents if i.skipped},
+        answers={str(status or "none"): count for status, count in found.answers.items()},
+        exits=found.exits,
+        settled=settled,
+        settle=options.settle,
+        took=took,
+        recovery=recoveries(found),
+        counts={
+            "attempts given to another worker": sum(e.type == "attempt.expired" for e in events),
+            "reports that came too late": sum(e.type == "attempt.late" for e in events),
+            "attempts": len(scheduled),
+            "runs seen by the witness": sum(len(times) for times in found.runs.values()),
+            "executions that completed": sum(e.type == "execution.completed" for e in events),
+            "executions that ended otherwise": sum(
+                e.type in EXECUTION_ENDS and e.type != "execution.completed" for e in events
+            ),
+        },
+        violations=[*found.violations, *(late if settled > options.settle else [])],
+    )  # fmt: skip
+
+
+def recoveries(found: Findings) -> dict[str, Spread]:
+    """How long it took to go on, by what was broken."""
+    during = {i: es for i, es in found.log.items() if i not in found.peace}
+    seconds = {
+        "killed worker: its steps ran elsewhere": recovery.takeovers(during, found.incidents),
+        "Postgres back: next step": recovery.resumptions(during, found.incidents, "kill-postgres"),
+        "NATS back: next step": recovery.resumptions(during, found.incidents, "kill-nats"),
+        "NATS back, empty: next step": recovery.resumptions(during, found.incidents, "lose-nats"),
+        "due until claimed": recovery.waits(during),
+    }
+    return {name: Spread.of(values) for name, values in seconds.items()}
