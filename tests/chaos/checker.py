@@ -75,9 +75,10 @@ def newest(log: Log) -> Iterator[Violation]:
             event = entry.event
             if isinstance(event, StepScheduled):
                 scheduled[event.key] = max(event.attempt, scheduled.get(event.key, 0))
-            elif isinstance(event, StepDone | StepFailed) and event.key in scheduled:
-                if event.attempt != scheduled[event.key]:
-                    message = f"{event.key} was ended by attempt {event.attempt} of {scheduled[event.key]}"
+            elif isinstance(event, StepDone | StepFailed):
+                expected = scheduled.get(event.key, event.attempt)
+                if event.attempt != expected:
+                    message = f"{event.key} was ended by attempt {event.attempt} of {expected}"
                     yield Violation("old-attempt", execution_id, message)
 
 
@@ -199,4 +200,3 @@ def _only(these: Iterable[Any], those: Iterable[Any]) -> str:
 def references(log: Log) -> dict[tuple[str, Any], Outcome]:
     """The outcomes of executions that ran in peace, by what decides them."""
     return {identity(entries): outcome(entries) for entries in log.values()}
-

@@ -51,6 +51,14 @@ class Network:
 
         self._run(change())
 
+    def connections(self, pattern: str) -> int:
+        """How many connections are open over the links that *pattern* means."""
+
+        async def count() -> int:
+            return sum(self._links[name].connections for name in self.names(pattern))
+
+        return self._run(count())
+
     @contextmanager
     def weather(self, pattern: str, weather: Weather) -> Iterator[None]:
         """Bad weather for as long as the block lasts."""

@@ -29,7 +29,10 @@ if not mark.exists():
     mark.touch()
     raise ConnectionError("the first try fails")
 """
-SHELL = 'printf "%s %s\\n" "$CALLBOARD_IDEMPOTENCY_KEY" "$(date +%s.%3N)" >> "$INPUT_WITNESS"; echo "$INPUT_N"'
+SHELL = """\
+printf '%s %s\\n' "$CALLBOARD_IDEMPOTENCY_KEY" "$(date +%s.%3N)" >> "$INPUT_WITNESS"
+echo "$INPUT_N"
+"""
 
 
 def _indented(text: str, by: int) -> str:
@@ -139,7 +142,7 @@ CHILD = _book(
     noop("start", then("c2")),
     python("c2", "{'n': n * 10}", then("c3")),
     slow("c3", then("answer")),
-    noop("answer", "", "{{ {\"n\": c2.n} }}"),
+    noop("answer", "", '{{ {"n": c2.n} }}'),
 )
 
 PARENT = _book(

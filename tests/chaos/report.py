@@ -37,7 +37,7 @@ class Report:
     took: float
     recovery: Mapping[str, Spread]
     counts: Mapping[str, int]
-    violations: Sequence[Violation] = field(default_factory=tuple)
+    violations: list[Violation] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -48,14 +48,16 @@ class Report:
 
     def write(self, path: Path) -> None:
         """As JSON."""
-        data: dict[str, Any] = {**asdict(self), "ok": self.ok}
-        path.write_text(json.dumps(data, indent=2, default=str) + "\n")
+        write_json(path, {**asdict(self), "ok": self.ok})
 
     def table(self) -> str:
         """For people."""
         rows = [
             ("seed", self.seed),
-            ("executions", f"{self.accepted} accepted of {self.executions}, {self.children} children"),
+            (
+                "executions",
+                f"{self.accepted} accepted of {self.executions}, {self.children} children",
+            ),
             ("steps, events", f"{self.steps}, {self.events}"),
             ("faults", sum(self.faults.values())),
             *((f"  {kind}", count) for kind, count in self.faults.items()),
@@ -74,24 +76,31 @@ class Report:
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
 
-    def complaints(self) -> str:
-        """What does not hold, and where to look."""
-        found = Counter(violation.code for violation in self.violations)
-        lines = [f"{_counted(found)}; seed {self.seed}"]
-        lines += [f"{v.code}: execution {v.execution_id}: {v.message}" for v in self.violations[:SHOWN]]
-        return "\n".join(lines)
-
     def _others(self) -> str:
         told = LOST | DOUBLE | {"outcome", "no-reference"}
         found = Counter(v.code for v in self.violations if v.code not in told)
         return _counted(found) or "0"
 
 
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=2) + "\n")
+
+
+def complaints(violations: Sequence[Violation], seed: int) -> str:
+    """What does not hold, and where to look."""
+    found = Counter(violation.code for violation in violations)
+    lines = [f"{_counted(found)}; seed {seed}"]
+    lines += [f"{v.code}: execution {v.execution_id}: {v.message}" for v in violations[:SHOWN]]
+    return "\n".join(lines)
+
+
 def _counted(counts: Mapping[Any, int]) -> str:
-    return ", ".join(f"{count} × {name}" for name, count in sorted(counts.items(), key=str))
+    return ", ".join(f"{count} x {name}" for name, count in sorted(counts.items(), key=str))
 
 
 def _spread(spread: Spread) -> str:
     if not spread.count:
         return "none"
-    return f"p50 {spread.p50:.1f} s, p95 {spread.p95:.1f} s, most {spread.most:.1f} s ({spread.count})"
+    return (
+        f"p50 {spread.p50:.1f} s, p95 {spread.p95:.1f} s, most {spread.most:.1f} s ({spread.count})"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,9 +79,21 @@ class Findings:
     log: Log = field(default_factory=dict)
     violations: list[Violation] = field(default_factory=list)
     exits: Mapping[str, int] = field(default_factory=dict)
+    #: Seconds that the scenario measured itself, by name.
+    recovered: Mapping[str, list[float]] = field(default_factory=dict)
 
 
-def run(options: Options, home: Path, faults: Sequence[Fault] | None = None) -> Report:
+#: What a scenario does after the plan: it gets the stage, the witness and the options, and gives
+#: seconds of recovery by name.
+Afterwards = Callable[[Stage, Witness, Options], dict[str, list[float]]]
+
+
+def run(
+    options: Options,
+    home: Path,
+    faults: Sequence[Fault] | None = None,
+    afterwards: Afterwards | None = None,
+) -> Report:
     """Do all of it below *home*, which must be empty and reachable by other users."""
     begin = time.monotonic()
     if faults is None:
@@ -95,11 +107,15 @@ def run(options: Options, home: Path, faults: Sequence[Fault] | None = None) -> 
             register(stage)
             in_peace(stage, witness, options, found)
             under_fire(stage, witness, options, faults, found)
+            if afterwards is not None:
+                found.recovered = afterwards(stage, witness, options)
         found.seen = tail.seen
         found.log = read_log(stage.servers.postgres.url)
         found.runs = witness.runs()
         found.violations += verified(stage, found.log)
-        found.violations += [Violation("stubborn", 0, f"{n} ignored SIGTERM") for n in stage.stubborn]
+        found.violations += [
+            Violation("stubborn", 0, f"{n} ignored SIGTERM") for n in stage.stubborn
+        ]
         found.exits = dict(stage.exits)
     found.violations += violations(found)
     return report(options, found, took=time.monotonic() - begin)
@@ -268,5 +284,6 @@ def recoveries(found: Findings) -> dict[str, Spread]:
         "NATS back: next step": recovery.resumptions(during, found.incidents, "kill-nats"),
         "NATS back, empty: next step": recovery.resumptions(during, found.incidents, "lose-nats"),
         "due until claimed": recovery.waits(during),
+        **found.recovered,
     }
     return {name: Spread.of(values) for name, values in seconds.items()}

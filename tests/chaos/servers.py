@@ -111,5 +111,3 @@ def _address(url: str) -> Address:
     assert parts.hostname
     assert parts.port
     return parts.hostname, parts.port
-
-

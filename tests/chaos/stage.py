@@ -39,7 +39,9 @@ class Stage:
     A process that ends by itself is started again, as a supervisor would, and counted in ``exits``.
     """
 
-    def __init__(self, home: Path, *, settings: Mapping[str, str], cast: Cast | None = None) -> None:
+    def __init__(
+        self, home: Path, *, settings: Mapping[str, str], cast: Cast | None = None
+    ) -> None:
         self.home = home
         self.cast = cast or Cast()
         self.settings = dict(settings)
@@ -189,7 +191,9 @@ class Stage:
         for process in running:
             process.send_signal(signal.SIGCONT)
             process.terminate()
-        _, alive = psutil.wait_procs([psutil.Process(p.pid) for p in running if p.poll() is None], 20)
+        _, alive = psutil.wait_procs(
+            [psutil.Process(p.pid) for p in running if p.poll() is None], 20
+        )
         for left in alive:
             os.kill(left.pid, signal.SIGKILL)
         for process in running:
