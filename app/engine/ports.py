@@ -298,8 +298,8 @@ class Dispatcher(Protocol):
         Many wakes of one that are due become one.
         """
 
-    def depth(self, queue: str) -> int:
-        """How many messages the broker holds for *queue*, waiting or in flight."""
+    def waited(self, queue: str) -> float:
+        """Seconds that a message of *queue* has waited to be fetched, the longest; 0 where none waits."""
 
 
 class Dispatch(NamedTuple):

@@ -30,8 +30,8 @@ log = structlog.get_logger(__name__)
 WAKES = 500
 #: Pointers sent again per run, and attempts taken from silent workers.
 BATCH = 2_000
-#: A pointer that may still be waiting in a long queue is sent again this often (seconds), no more.
-PATIENCE = 120.0
+#: Seconds after which the sweeper forgets that it sent a pointer.
+MEMORY = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,7 @@ class Sweeper:
         # Where the next run goes on: one crowded execution must not hide the others.
         self._behind = 0
         self._unclaimed_behind = 0
+        #: When each pointer that nobody claimed was sent, at the latest.
         self._sent: dict[Pointer, float] = {}
 
     def sweep(self) -> Swept:
@@ -129,16 +130,16 @@ class Sweeper:
         return count
 
     def _send_again(self) -> int:
-        """Send the pointers that nobody claimed, where the queue does not hold them any more."""
+        """Send the pointers that nobody claimed, where they do not wait in their queue any more."""
         now = self._clock()
         queues: dict[str, list[tuple[Pointer, str]]] = defaultdict(list)
         for pointer, tool, queue in self._overdue():
             queues[queue].append((pointer, tool))
-        self._sent = {pointer: at for pointer, at in self._sent.items() if now - at < 2 * PATIENCE}
+        self._sent = {pointer: at for pointer, at in self._sent.items() if now - at < MEMORY}
         count = 0
         for queue, found in queues.items():
-            waiting = self._dispatcher.depth(queue) >= len(found)
-            due = [item for item in found if not (waiting and self._is_patient(item[0], now))]
+            waited = self._dispatcher.waited(queue)
+            due = [item for item in found if self._is_lost(item[0], waited, now)]
             self._dispatcher.dispatch(
                 [Dispatch(pointer, tool, queue, nonce=int(now * 1000)) for pointer, tool in due]
             )
@@ -154,9 +155,14 @@ class Sweeper:
         self._unclaimed_behind = found[-1][0].execution_id if len(found) == BATCH else 0
         return found
 
-    def _is_patient(self, pointer: Pointer, now: float) -> bool:
-        """The pointer may be in the queue and was sent (or first seen here) a short while ago."""
-        return now - self._sent.setdefault(pointer, now) < PATIENCE
+    def _is_lost(self, pointer: Pointer, waited: float, now: float) -> bool:
+        """Whether everything sent as long ago as the pointer was fetched, and it still is not claimed.
+
+        A queue is fetched in its order, so where no message has *waited* (seconds) as long as this one
+        would have, this one does not wait: it never arrived, or whoever fetched it has died.
+        """
+        since = now - self._sent.setdefault(pointer, now - self._unclaimed_after)
+        return since >= self._unclaimed_after and since > waited
 
     def _wake_open(self) -> int:
         """Wake the open executions in turn: whatever one waits for, a wake never harms."""

@@ -262,13 +262,30 @@ def test_a_pointer_nobody_claimed_is_sent_again(bench: Bench) -> None:
     assert bench.control.sweeper.sweep().resent == 0
 
 
-def test_a_pointer_that_still_waits_in_its_queue_is_not_sent_again_at_once(bench: Bench) -> None:
+def test_a_pointer_that_may_still_wait_in_its_queue_is_not_sent_again(bench: Bench) -> None:
     begun(bench)
-    bench.dispatcher.held = 1
     bench.now[0] += 21
+    bench.dispatcher.oldest = 21
     assert bench.control.sweeper.sweep().resent == 0
-    bench.now[0] += 121
-    assert bench.control.sweeper.sweep().resent == 1
+    bench.now[0] += 600
+    bench.dispatcher.oldest = 621
+    assert bench.control.sweeper.sweep().resent == 0
+
+
+def test_a_pointer_that_was_lost_is_sent_again_however_long_the_queue_is(bench: Bench) -> None:
+    begun(bench)
+    bench.now[0] += 25
+    bench.dispatcher.oldest = 19
+    assert bench.control.sweeper.sweep().resent == 1, "what was sent with it has been fetched"
+
+
+def test_a_pointer_that_was_sent_again_gets_its_time_again(bench: Bench) -> None:
+    begun(bench)
+    sent = []
+    for _ in range(9):
+        bench.now[0] += 5
+        sent.append(bench.control.sweeper.sweep().resent)
+    assert sent == [0, 0, 0, 1, 0, 0, 0, 1, 0]
 
 
 def test_a_delayed_attempt_is_not_overdue_before_its_time(bench: Bench) -> None:
