@@ -31,11 +31,13 @@ def main() -> int:
     result = SCENARIOS[arguments.scenario](arguments, home)
     result.write(arguments.json)
     print(result.table())
-    if result.ok:
+    if not result.ok:
+        print(f"\n{complaints(result.violations, arguments.seed)}")
+    if result.ok and not arguments.keep:
         shutil.rmtree(home)
-        return 0
-    print(f"\n{complaints(result.violations, arguments.seed)}\nlogs and witness: {home}")
-    return 1
+    else:
+        print(f"logs, witness and data: {home}")
+    return 0 if result.ok else 1
 
 
 def _chaos(arguments: argparse.Namespace, home: Path) -> Report:
@@ -80,6 +82,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--home", type=Path, help="where everything is kept (default: a new folder)"
     )
+    parser.add_argument("--keep", action="store_true", help="keep that folder in any case")
     parser.add_argument("--json", type=Path, default=Path("chaos.json"), help="the report as JSON")
     parser.add_argument("--seed", type=int, default=int(time.time()) % 100_000)
     parser.add_argument("--quick", action="store_true", help="short leases, for a smoke run")

@@ -134,6 +134,9 @@ def _fill_disk(stage: Stage, fault: Fault) -> str | None:
         return "a small disk can be mounted by root only"
     with stage.servers.disk.full():
         time.sleep(fault.seconds)
+    # NATS does not write again once a write has failed (seen with 2.15): whoever watches it restarts it.
+    stage.servers.nats.stop()
+    stage.servers.nats.start()
     return None
 
 

@@ -43,21 +43,30 @@ class _Work:
     worker: str
     begun: float
     over: float | None
+    #: When it was taken from its worker.
+    fenced: float | None
     #: When the next attempt was claimed.
     taken: float | None
 
 
 def takeovers(log: Log, incidents: Sequence[Incident]) -> list[float]:
     """Seconds from the kill of a worker until what it worked on ran elsewhere, for each such step."""
+    return [work.taken - at for work, at in _broken_off(log, incidents) if work.taken is not None]
+
+
+def fencings(log: Log, incidents: Sequence[Incident]) -> list[float]:
+    """Seconds from the kill of a worker until what it worked on was given up, for each such step."""
+    return [work.fenced - at for work, at in _broken_off(log, incidents) if work.fenced is not None]
+
+
+def _broken_off(log: Log, incidents: Sequence[Incident]) -> Iterator[tuple[_Work, float]]:
+    """The attempts at work on workers that were killed, each with the time of that."""
     kills = [i for i in incidents if i.fault.kind == "kill-worker" and not i.skipped]
     by_pid = {str(incident.pid): incident.at for incident in kills}
-    found = []
     for work in _works(log):
         at = next((by_pid[part] for part in work.worker.split("-") if part in by_pid), None)
-        running = at is not None and work.begun < at and (work.over is None or work.over > at)
-        if at is not None and running and work.taken is not None:
-            found.append(work.taken - at)
-    return found
+        if at is not None and work.begun < at and (work.over is None or work.over > at):
+            yield work, at
 
 
 def _works(log: Log) -> Iterator[_Work]:
@@ -77,8 +86,9 @@ def _works_of(history: Sequence[Entry]) -> Iterator[_Work]:
             continue
         later = history[number + 1 :]
         over = (e for e in later if e.event.type in _OVER and _attempt(e) == event.attempt)
+        fenced = (e for e in later if e.event.type == "attempt.expired")
         taken = (e for e in later if isinstance(e.event, StepStarted))
-        yield _Work(event.worker, _at(entry), _first(over), _first(taken))
+        yield _Work(event.worker, _at(entry), _first(over), _first(fenced), _first(taken))
 
 
 def waits(log: Log) -> list[float]:

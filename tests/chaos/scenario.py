@@ -279,6 +279,7 @@ def recoveries(found: Findings) -> dict[str, Spread]:
     """How long it took to go on, by what was broken."""
     during = {i: es for i, es in found.log.items() if i not in found.peace}
     seconds = {
+        "killed worker: its steps given up": recovery.fencings(during, found.incidents),
         "killed worker: its steps ran elsewhere": recovery.takeovers(during, found.incidents),
         "Postgres back: next step": recovery.resumptions(during, found.incidents, "kill-postgres"),
         "NATS back: next step": recovery.resumptions(during, found.incidents, "kill-nats"),
