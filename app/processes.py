@@ -12,7 +12,6 @@ from typing import Any
 from app.errors import CallboardError
 from app.settings import Settings, load
 
-
 #: Seconds until a signal is noticed that the system handed to another thread than the main one.
 PATROL = 0.5
 

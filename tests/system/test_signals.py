@@ -25,5 +25,6 @@ print("stopped", flush=True)
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
 def test_a_signal_that_another_thread_got_stops_the_process(number: str) -> None:
     program = PROGRAM.format(number=number)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20)
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=20)
     assert (done.returncode, done.stdout) == (0, "waiting\nstopped\n"), done.stderr
