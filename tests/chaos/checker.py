@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from app.engine.events import (
@@ -16,9 +16,11 @@ from app.engine.events import (
     StepFailed,
     StepKey,
     StepScheduled,
+    StepStarted,
 )
 from app.engine.references import is_reference
 from app.services.audit import Audit
+from tests.chaos.tail import Seen
 from tests.chaos.witness import Place
 
 #: Tools whose programs sign at the witness.
@@ -83,56 +85,82 @@ def newest(log: Log) -> Iterator[Violation]:
 
 
 def ran(
-    log: Log, runs: Mapping[Place, Sequence[float]], lenient: Sequence[tuple[float, float]] = ()
+    log: Log, runs: Mapping[Place, Sequence[float]], killed: Sequence[float] = ()
 ) -> Iterator[Violation]:
     """What was done ran, what had one attempt ran once, and nothing ran that was not scheduled.
 
-    *lenient* are times in which a claim may have been lost (unix seconds, from, to): claims do not
-    wait for the disk, so a Postgres that is killed may forget one, and the attempt is claimed again.
+    *killed* is when Postgres was (unix seconds). Claims do not wait for the disk, so it may have
+    forgotten one: an attempt that was due before and is claimed after that may have run before, too.
     """
     known: set[Place] = set()
     for execution_id, entries in log.items():
-        for key, attempts, done in _signed(entries):
+        for key, work in _signed(entries).items():
             place = Place(execution_id, *key)
             known.add(place)
             times = runs.get(place, ())
-            if done and not times:
+            if work.done and not times:
                 yield Violation("never-ran", execution_id, f"{key} is done and nobody did it")
-            spared = any(begin <= at <= end for at in times for begin, end in lenient)
-            if attempts == 1 and len(times) > 1 and not spared:
-                yield Violation("ran-again", execution_id, f"{key}, one attempt, ran at {times}")
-            if len(times) > attempts and not spared:
-                message = f"{key} ran {len(times)} times in {attempts} attempts"
-                yield Violation("ran-unasked", execution_id, message)
+            if len(times) > work.attempts and not work.spans(killed):
+                code = "ran-again" if work.attempts == 1 else "ran-unasked"
+                message = f"{key}, {work.attempts} attempts, ran at {times}"
+                yield Violation(code, execution_id, message)
     for place in runs.keys() - known:
         yield Violation("ran-unknown", place.execution_id, f"{place} ran and is not in the log")
 
 
-def _signed(entries: Sequence[Entry]) -> Iterator[tuple[StepKey, int, bool]]:
-    """(key, attempts, done) of each unit of work whose program signs."""
-    attempts: Counter[StepKey] = Counter()
-    done: set[StepKey] = set()
+@dataclass(slots=True)
+class _Work:
+    """What the log says of a unit of work: how often it was scheduled, and if it was done."""
+
+    attempts: int = 0
+    done: bool = False
+    #: From when it was scheduled until it was claimed, for each attempt, in unix seconds.
+    waits: list[tuple[float, float]] = field(default_factory=list)
+
+    def spans(self, moments: Sequence[float]) -> bool:
+        """Whether an attempt was scheduled before one of *moments* and claimed after it."""
+        return any(begin < at < end for begin, end in self.waits for at in moments)
+
+
+def _signed(entries: Sequence[Entry]) -> Mapping[StepKey, _Work]:
+    """The units of work whose programs sign."""
+    works: dict[StepKey, _Work] = {}
+    scheduled: dict[StepKey, float] = {}
     for entry in entries:
         event = entry.event
         if isinstance(event, StepScheduled) and event.tool in SIGNING:
-            attempts[event.key] += 1
-        elif isinstance(event, StepDone):
-            done.add(event.key)
-    for key, count in attempts.items():
-        yield key, count, key in done
+            works.setdefault(event.key, _Work()).attempts += 1
+            scheduled[event.key] = moment(entry)
+        elif isinstance(event, StepStarted) and event.key in works:
+            works[event.key].waits.append((scheduled[event.key], moment(entry)))
+        elif isinstance(event, StepDone) and event.key in works:
+            works[event.key].done = True
+    return works
 
 
-def tailed(log: Log, seen: Sequence[tuple[int, int]]) -> Iterator[Violation]:
-    """Who followed all executions saw every event, and each of them once."""
-    there = {(i, entry.seq) for i, entries in log.items() for entry in entries}
-    counted = Counter(seen)
-    for execution_id, seq in sorted(there - counted.keys()):
-        yield Violation("tail-missed", execution_id, f"event {seq} never came")
-    for (execution_id, seq), times in counted.items():
-        if times > 1:
-            yield Violation("tail-twice", execution_id, f"event {seq} came {times} times")
-        if (execution_id, seq) not in there:
-            yield Violation("tail-unknown", execution_id, f"event {seq} came and is not there")
+def moment(entry: Entry) -> float:
+    """When the event was written, in unix seconds."""
+    assert entry.at is not None
+    return entry.at.timestamp()
+
+
+def tailed(log: Log, seen: Sequence[Seen]) -> Iterator[Violation]:
+    """Who followed all executions saw every event, and each of them once.
+
+    A claim may come and be gone with a Postgres that is killed: it does not wait for the disk.
+    """
+    there = {entry.event_id: (i, entry) for i, entries in log.items() for entry in entries}
+    counted = Counter(each.event_id for each in seen)
+    for event_id in sorted(there.keys() - counted.keys()):
+        execution_id, entry = there[event_id]
+        yield Violation("tail-missed", execution_id, f"event {entry.seq} never came")
+    for each in dict.fromkeys(seen):
+        if counted[each.event_id] > 1:
+            message = f"event {each.seq} came {counted[each.event_id]} times"
+            yield Violation("tail-twice", each.execution_id, message)
+        if each.event_id not in there and each.type != StepStarted.type:
+            message = f"event {each.seq}, {each.type}, came and is not there"
+            yield Violation("tail-unknown", each.execution_id, message)
 
 
 # ---------------------------------------------------------------------- outcomes

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from app.engine.events import STEP_ENDS, Entry, OfStep, StepKey, StepScheduled, StepStarted
-from tests.chaos.checker import Log
+from tests.chaos.checker import Log, moment
 from tests.chaos.faults import Incident
 
 #: Types after which an attempt is not at work any more.
@@ -88,7 +88,7 @@ def _works_of(history: Sequence[Entry]) -> Iterator[_Work]:
         over = (e for e in later if e.event.type in _OVER and _attempt(e) == event.attempt)
         fenced = (e for e in later if e.event.type == "attempt.expired")
         taken = (e for e in later if isinstance(e.event, StepStarted))
-        yield _Work(event.worker, _at(entry), _first(over), _first(fenced), _first(taken))
+        yield _Work(event.worker, moment(entry), _first(over), _first(fenced), _first(taken))
 
 
 def waits(log: Log) -> list[float]:
@@ -99,16 +99,16 @@ def waits(log: Log) -> list[float]:
         for entry in entries:
             event = entry.event
             if isinstance(event, StepScheduled):
-                due[event.key, event.attempt] = max(_at(entry), event.not_before or 0.0)
+                due[event.key, event.attempt] = max(moment(entry), event.not_before or 0.0)
             elif isinstance(event, StepStarted) and (event.key, event.attempt) in due:
-                found.append(_at(entry) - due[event.key, event.attempt])
+                found.append(moment(entry) - due[event.key, event.attempt])
     return found
 
 
 def resumptions(log: Log, incidents: Sequence[Incident], *kinds: str) -> list[float]:
     """Seconds from the end of an outage of one of *kinds* until the next step was claimed."""
     claims = sorted(
-        _at(entry) for es in log.values() for entry in es if isinstance(entry.event, StepStarted)
+        moment(entry) for es in log.values() for entry in es if isinstance(entry.event, StepStarted)
     )
     found = []
     for incident in incidents:
@@ -122,7 +122,7 @@ def resumptions(log: Log, incidents: Sequence[Incident], *kinds: str) -> list[fl
 def ends(log: Mapping[int, Sequence[Entry]]) -> list[float]:
     """When each execution that has ended did so."""
     return [
-        _at(entry)
+        moment(entry)
         for entries in log.values()
         for entry in entries
         if entry.event.type.startswith("execution.") and entry.event.type != "execution.started"
@@ -135,9 +135,4 @@ def _attempt(entry: Entry) -> int:
 
 def _first(entries: Iterator[Entry]) -> float | None:
     found = next(entries, None)
-    return None if found is None else _at(found)
-
-
-def _at(entry: Entry) -> float:
-    assert entry.at is not None
-    return entry.at.timestamp()
+    return None if found is None else moment(found)

@@ -27,7 +27,7 @@ from tests.chaos.playbooks import ALL, STARTED
 from tests.chaos.recovery import Spread
 from tests.chaos.report import Report
 from tests.chaos.stage import Stage
-from tests.chaos.tail import Tail
+from tests.chaos.tail import Seen, Tail
 from tests.chaos.witness import Place, Witness
 
 log = structlog.get_logger(__name__)
@@ -44,9 +44,6 @@ QUICK = {
     "CALLBOARD_ACK_WAIT": "3",
     "CALLBOARD_GRACE": "3",
 }
-#: Seconds before Postgres was killed in which it may have forgotten a claim: ``wal_writer_delay`` is
-#: 0.2 s, and such a commit is on disk within three times that.
-FORGOTTEN = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +70,14 @@ class Findings:
     accepted: Mapping[str, int] = field(default_factory=dict)
     answers: Counter[int] = field(default_factory=Counter)
     incidents: Sequence[Incident] = ()
-    seen: Sequence[tuple[int, int]] = ()
+    seen: Sequence[Seen] = ()
     runs: Mapping[Place, Sequence[float]] = field(default_factory=dict)
     peace: Log = field(default_factory=dict)
     log: Log = field(default_factory=dict)
     violations: list[Violation] = field(default_factory=list)
     exits: Mapping[str, int] = field(default_factory=dict)
+    #: When all had ended, or should have (unix seconds).
+    over: float = 0.0
     #: Seconds that the scenario measured itself, by name.
     recovered: Mapping[str, list[float]] = field(default_factory=dict)
 
@@ -172,6 +171,7 @@ def under_fire(
         load.over.set()
         starting.join()
     wait_ended(stage.servers.postgres.url, 0, seconds=max(0.0, until - time.monotonic()) + 5)
+    found.over = time.time()
     found.incidents, found.accepted, found.answers = saboteur.incidents, load.accepted, load.answers
     found.violations += [Violation("double-start", 0, key) for key in load.doubles]
     found.violations += [Violation("refused", 0, said) for said in load.refused]
@@ -222,22 +222,18 @@ def verified(stage: Stage, log: Log) -> Iterator[Violation]:
 
 def violations(found: Findings) -> Iterator[Violation]:
     """Every invariant that does not hold."""
-    lenient = [
-        (incident.at - FORGOTTEN, incident.at)
-        for incident in found.incidents
-        if incident.fault.kind == "kill-postgres"
-    ]
+    killed = [i.at for i in found.incidents if i.fault.kind == "kill-postgres"]
     yield from checker.lost(found.log, found.accepted)
     yield from checker.audited(found.log)
     yield from checker.newest(found.log)
-    yield from checker.ran(found.log, found.runs, lenient)
+    yield from checker.ran(found.log, found.runs, killed)
     yield from checker.tailed(found.log, found.seen)
     yield from checker.differing(found.log, checker.references(found.peace))
 
 
 def report(options: Options, found: Findings, *, took: float) -> Report:
     """The figures of a run."""
-    newest = max(recovery.ends(found.log), default=0.0)
+    newest = max((at for at in recovery.ends(found.log) if at <= found.over), default=0.0)
     last = max((incident.until for incident in found.incidents), default=newest)
     settled = max(0.0, newest - last)
     late = [Violation("late", 0, f"the last one ended {settled:.0f} s after the last fault")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -13,8 +12,6 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Self
-
-import psutil
 
 from app.client import Client
 from app.embedded.ports import kept_port
@@ -31,6 +28,8 @@ MODULES = {"web": "server", "orchestrator": "orchestrator", "worker": "worker",
            "scheduler": "scheduler"}  # fmt: skip
 #: Seconds that a process may take to end after SIGTERM: its grace period, and time to say goodbye.
 OBEYS = 60.0
+#: Seconds that all of them get when the stage is closed.
+LEAVES = 20.0
 
 
 class Stage:
@@ -191,12 +190,12 @@ class Stage:
         for process in running:
             process.send_signal(signal.SIGCONT)
             process.terminate()
-        _, alive = psutil.wait_procs(
-            [psutil.Process(p.pid) for p in running if p.poll() is None], 20
-        )
-        for left in alive:
-            os.kill(left.pid, signal.SIGKILL)
+        deadline = time.monotonic() + LEAVES
         for process in running:
-            process.wait()
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
         for log in self._logs.values():
             log.close()

@@ -24,6 +24,7 @@ from tests.chaos import checker, recovery
 from tests.chaos.checker import Violation
 from tests.chaos.faults import Incident
 from tests.chaos.plan import Fault
+from tests.chaos.tail import Seen
 from tests.chaos.witness import Place
 
 A1 = StepScheduled("a", 1, -1, 1, "python", "default.cpu", {})
@@ -52,6 +53,10 @@ def logged(*events: Event) -> list[Entry]:
     ]
 
 
+def came(entries: Sequence[Entry]) -> list[Seen]:
+    return [Seen(1, entry.seq, entry.event_id, entry.event.type) for entry in entries]
+
+
 def codes(violations: Sequence[Violation]) -> set[str]:
     return {violation.code for violation in violations}
 
@@ -59,11 +64,11 @@ def codes(violations: Sequence[Violation]) -> set[str]:
 def all_of(
     entries: Sequence[Entry],
     runs: dict[Place, list[float]] = RUNS,
-    seen: Sequence[tuple[int, int]] | None = None,
+    seen: Sequence[Seen] | None = None,
     accepted: dict[str, int] | None = None,
 ) -> set[str]:
     log = {1: entries}
-    tail = [(1, entry.seq) for entry in entries] if seen is None else seen
+    tail = came(entries) if seen is None else seen
     reference = checker.references({1: logged(*GOOD)})
     return codes(
         [
@@ -125,15 +130,15 @@ BROKEN: dict[str, Callable[[], tuple[set[str], str]]] = {
         "ran-unknown",
     ),
     "the tail missed an event": lambda: (
-        all_of(logged(*GOOD), seen=[(1, seq) for seq in range(1, 12)]),
+        all_of(logged(*GOOD), seen=came(logged(*GOOD))[:-1]),
         "tail-missed",
     ),
     "the tail saw an event twice": lambda: (
-        all_of(logged(*GOOD), seen=[(1, seq) for seq in (*range(1, 13), 5)]),
+        all_of(logged(*GOOD), seen=[*came(logged(*GOOD)), came(logged(*GOOD))[4]]),
         "tail-twice",
     ),
     "the tail saw what is not there": lambda: (
-        all_of(logged(*GOOD), seen=[(1, seq) for seq in range(1, 14)]),
+        all_of(logged(*GOOD), seen=came(logged(*GOOD, ExecutionCompleted("b")))),
         "tail-unknown",
     ),
     "a result is another": lambda: (all_of(swapped(11, StepDone("b", 1, -1, 1, 6))), "outcome"),
@@ -152,9 +157,17 @@ def test_it_complains_when(what: str) -> None:
 
 
 def test_a_claim_that_postgres_may_have_forgotten_may_run_again() -> None:
-    log, runs = {1: logged(*GOOD)}, {**RUNS, Place(1, "b", 1, -1): [11.0, 12.0]}
-    assert codes(list(checker.ran(log, runs))) == {"ran-again", "ran-unasked"}
-    assert codes(list(checker.ran(log, runs, lenient=[(10.5, 11.5)]))) == set()
+    log, runs = {1: logged(*GOOD)}, {**RUNS, Place(1, "b", 1, -1): [9.2, 11.0]}
+    assert codes(list(checker.ran(log, runs))) == {"ran-again"}
+    assert codes(list(checker.ran(log, runs, killed=[9.5]))) == set()
+    assert codes(list(checker.ran(log, runs, killed=[8.5, 10.5]))) == {"ran-again"}
+
+
+def test_a_claim_may_come_and_be_forgotten_and_nothing_else_may() -> None:
+    log = {1: logged(*GOOD)}
+    lost = Seen(1, 13, 99, "step.started")
+    assert not list(checker.tailed(log, [*came(log[1]), lost]))
+    assert list(checker.tailed(log, [*came(log[1]), lost._replace(type="step.done")]))
 
 
 def test_outcomes_leave_out_what_differs_by_nature() -> None:
