@@ -22,7 +22,7 @@ from tests.chaos import checker, recovery
 from tests.chaos.checker import Log, Violation
 from tests.chaos.faults import Incident, Saboteur
 from tests.chaos.load import Load, Start
-from tests.chaos.plan import Fault, plan
+from tests.chaos.plan import Cast, Fault, plan
 from tests.chaos.playbooks import ALL, STARTED
 from tests.chaos.recovery import Spread
 from tests.chaos.report import Report
@@ -57,6 +57,7 @@ class Options:
     slow: float = 1.5
     settle: float = 120.0
     settings: Mapping[str, str] = field(default_factory=dict)
+    cast: Cast = Cast()  # noqa: RUF009 (frozen, so the shared default cannot change)
 
     @property
     def lease(self) -> float:
@@ -97,11 +98,15 @@ def run(
     begin = time.monotonic()
     if faults is None:
         faults = plan(
-            options.seed, faults=options.faults, seconds=options.seconds, lease=options.lease
+            options.seed,
+            faults=options.faults,
+            seconds=options.seconds,
+            lease=options.lease,
+            cast=options.cast,
         )
     found = Findings()
     witness = Witness(home / "witness")
-    with Stage(home / "stage", settings=options.settings) as stage:
+    with Stage(home / "stage", settings=options.settings, cast=options.cast) as stage:
         with Tail(stage.servers.postgres.url) as tail:
             register(stage)
             in_peace(stage, witness, options, found)

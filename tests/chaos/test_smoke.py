@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import outage, scenario, soak
-from tests.chaos.plan import SHARES
+from tests.chaos.plan import SHARES, Cast
 from tests.chaos.report import DOUBLE, LOST, complaints
 from tests.chaos.scenario import QUICK, Options
+
+#: One web process, so that its death is an outage.
+SMALL = Cast(web=1, orchestrator=1, worker=2, scheduler=2)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -26,7 +29,14 @@ def home() -> Iterator[Path]:
 
 def test_a_hundred_executions_under_twenty_faults(home: Path) -> None:
     options = Options(
-        seed=5, executions=100, faults=20, seconds=20, slow=0.3, settle=90, settings=QUICK
+        seed=5,
+        executions=100,
+        faults=20,
+        seconds=15,
+        slow=0.2,
+        settle=90,
+        settings=QUICK,
+        cast=SMALL,
     )
     report = scenario.run(options, home)
     assert report.ok, f"{report.table()}\n{complaints(report.violations, options.seed)}"
@@ -39,7 +49,7 @@ def test_a_hundred_executions_under_twenty_faults(home: Path) -> None:
 
 
 def test_nats_is_absent_for_a_few_seconds_and_then_loses_its_store(home: Path) -> None:
-    options = Options(seed=6, executions=20, seconds=10, slow=0.1, settle=90, settings=QUICK)
+    options = Options(seed=6, executions=20, seconds=10, slow=0.1, settings=QUICK, cast=SMALL)
     report = outage.run(options, home, minutes=0.1)
     assert report.ok, f"{report.table()}\n{complaints(report.violations, options.seed)}"
     assert report.accepted == 20
