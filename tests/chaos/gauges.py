@@ -22,6 +22,9 @@ MEGABYTE = 1024 * 1024
 #: Rows that must not pile up; those of the log and of what it refers to do, by design.
 FLAT_TABLES = ("runtime", "keychain")
 
+#: Seconds that what has ended gets to be cleared away.
+REST = 3.0
+
 Reading = tuple[str, str, float]
 
 
@@ -42,8 +45,11 @@ class Gauges:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Read once more, a moment after the work has ended: what is there at rest."""
         self._over.set()
         self._thread.join()
+        time.sleep(REST)
+        self.read()
 
     def _run(self) -> None:
         while not self._over.wait(self._interval):

@@ -43,6 +43,8 @@ JUDGED = 600.0
 MEMORY = 1.0
 #: How much higher a count must be at the end to be called a leak, where it certainly grows.
 COUNTED = 2.0
+#: Series that follow the load: what counts is what is left of them at rest.
+LOADED = frozenset({"running executions", "messages", "children"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class Growth:
     last: float
     slope: Slope
     rise: float
+    #: How far the last value, read at rest, is above the lowest.
+    left: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +148,8 @@ def growths_of(series: Mapping[tuple[str, str], Sequence[Point]], *, after: floa
     for (what, of), points in sorted(series.items()):
         late = [point for point in points if point[0] >= after]
         if late:
-            found.append(Growth(what, of, late[-1][1], growth.slope(late), growth.rise(late)))
+            left = late[-1][1] - min(value for _, value in late)
+            found.append(Growth(what, of, late[-1][1], growth.slope(late), growth.rise(late), left))
     return found
 
 
@@ -156,6 +161,8 @@ def leaks(growths: Sequence[Growth], *, judged: bool) -> list[Violation]:
             leaks = judged and each.slope.rises_above(MEMORY)
         elif each.what in {"PSS MB", "stream MB"}:
             leaks = False  # told beside RSS, and beside the number of messages
+        elif each.what in LOADED:
+            leaks = each.left >= COUNTED
         else:
             leaks = each.slope.rises_above(0.0) and each.rise >= COUNTED
         if leaks:

@@ -59,11 +59,18 @@ def test_the_rise_is_from_the_first_fifth_to_the_last() -> None:
         ("descriptors", 8.0, 4.0, False, True),
         ("descriptors", 1.0, 0.5, False, False),
         ("threads", -8.0, -4.0, False, False),
+        ("messages", 8.0, 4.0, False, False),
     ],
 )
 def test_what_is_a_leak(
     what: str, per_hour: float, risen: float, judged: bool, leaks_: bool
 ) -> None:
     certain = Slope(per_hour, per_hour - 0.4, per_hour + 0.4)
-    found = leaks([Growth(what, "worker-1", 100.0, certain, risen)], judged=judged)
+    found = leaks([Growth(what, "worker-1", 100.0, certain, risen, 0.0)], judged=judged)
     assert bool(found) == leaks_
+
+
+def test_what_follows_the_load_must_be_gone_at_rest() -> None:
+    level = Slope(0.0, -1.0, 1.0)
+    assert not leaks([Growth("children", "worker-1", 2.0, level, 0.0, left=1.0)], judged=False)
+    assert leaks([Growth("children", "worker-1", 5.0, level, 0.0, left=3.0)], judged=False)
