@@ -34,6 +34,8 @@ log = structlog.get_logger(__name__)
 
 #: The numbers that executions are given: each runs once in peace, for comparison.
 VARIANTS = 4
+#: The line of the table that says how soon work of killed workers went on.
+TAKEOVER = "killed worker: its steps ran elsewhere"
 #: Seconds of recovery as the defaults have them, and for smoke runs.
 LEASE = 15.0
 QUICK = {
@@ -48,7 +50,11 @@ QUICK = {
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How large a run is. Times in seconds; *settle* is how long after the last fault all must end."""
+    """How large a run is. Times in seconds.
+
+    *settle* is how long after the last fault all must have ended; *takeover* is how soon 95 % of what
+    a killed worker was working on must run elsewhere.
+    """
 
     seed: int = 1
     executions: int = 1000
@@ -56,6 +62,7 @@ class Options:
     seconds: float = 330.0
     slow: float = 1.5
     settle: float = 120.0
+    takeover: float = 45.0
     settings: Mapping[str, str] = field(default_factory=dict)
     cast: Cast = Cast()  # noqa: RUF009 (frozen, so the shared default cannot change)
 
@@ -241,7 +248,7 @@ def report(options: Options, found: Findings, *, took: float) -> Report:
     newest = max((at for at in recovery.ends(found.log) if at <= found.over), default=0.0)
     last = max((incident.until for incident in found.incidents), default=newest)
     settled = max(0.0, newest - last)
-    late = [Violation("late", 0, f"the last one ended {settled:.0f} s after the last fault")]
+    recovered = recoveries(found)
     done = [incident for incident in found.incidents if not incident.skipped]
     events = [entry.event for entries in found.log.values() for entry in entries]
     started = [event for event in events if isinstance(event, ExecutionStarted)]
@@ -261,7 +268,7 @@ def report(options: Options, found: Findings, *, took: float) -> Report:
         settled=settled,
         settle=options.settle,
         took=took,
-        recovery=recoveries(found),
+        recovery=recovered,
         counts={
             "attempts given to another worker": sum(e.type == "attempt.expired" for e in events),
             "reports that came too late": sum(e.type == "attempt.late" for e in events),
@@ -272,8 +279,17 @@ def report(options: Options, found: Findings, *, took: float) -> Report:
                 e.type in EXECUTION_ENDS and e.type != "execution.completed" for e in events
             ),
         },
-        violations=[*found.violations, *(late if settled > options.settle else [])],
+        violations=[*found.violations, *slow(options, settled, recovered[TAKEOVER])],
     )  # fmt: skip
+
+
+def slow(options: Options, settled: float, takeover: Spread) -> Iterator[Violation]:
+    """What took longer than it may."""
+    if settled > options.settle:
+        yield Violation("late", 0, f"the last one ended {settled:.0f} s after the last fault")
+    if takeover.p95 > options.takeover:
+        message = f"of killed workers' steps 95 % ran elsewhere after {takeover.p95:.0f} s"
+        yield Violation("slow-takeover", 0, message)
 
 
 def recoveries(found: Findings) -> dict[str, Spread]:
@@ -281,7 +297,7 @@ def recoveries(found: Findings) -> dict[str, Spread]:
     during = {i: es for i, es in found.log.items() if i not in found.peace}
     seconds = {
         "killed worker: its steps given up": recovery.fencings(during, found.incidents),
-        "killed worker: its steps ran elsewhere": recovery.takeovers(during, found.incidents),
+        TAKEOVER: recovery.takeovers(during, found.incidents),
         "Postgres back: next step": recovery.resumptions(during, found.incidents, "kill-postgres"),
         "NATS back: next step": recovery.resumptions(during, found.incidents, "kill-nats"),
         "NATS back, empty: next step": recovery.resumptions(during, found.incidents, "lose-nats"),
