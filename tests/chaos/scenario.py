@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,28 +13,25 @@ import psycopg
 import structlog
 
 from app.client import Client
-from app.engine.events import EXECUTION_ENDS, ExecutionStarted, StepScheduled
 from app.errors import CallboardError
 from app.store.database import Database
 from app.store.events import PostgresLog
-from tests.chaos import checker, recovery
+from tests.chaos import findings
 from tests.chaos.checker import Log, Violation
-from tests.chaos.faults import Incident, Saboteur
+from tests.chaos.faults import Saboteur
+from tests.chaos.findings import Findings
 from tests.chaos.load import Load, Start
 from tests.chaos.plan import Cast, Fault, plan
 from tests.chaos.playbooks import ALL, STARTED
-from tests.chaos.recovery import Spread
 from tests.chaos.report import Report
 from tests.chaos.stage import Stage
-from tests.chaos.tail import Seen, Tail
-from tests.chaos.witness import Place, Witness
+from tests.chaos.tail import Tail
+from tests.chaos.witness import Witness
 
 log = structlog.get_logger(__name__)
 
 #: The numbers that executions are given: each runs once in peace, for comparison.
 VARIANTS = 4
-#: The line of the table that says how soon work of killed workers went on.
-TAKEOVER = "killed worker: its steps ran elsewhere"
 #: Seconds of recovery as the defaults have them, and for smoke runs.
 LEASE = 15.0
 QUICK = {
@@ -69,25 +65,6 @@ class Options:
     @property
     def lease(self) -> float:
         return float(self.settings.get("CALLBOARD_LEASE", LEASE))
-
-
-@dataclass(slots=True)
-class Findings:
-    """What was seen while it ran, for the checker."""
-
-    accepted: Mapping[str, int] = field(default_factory=dict)
-    answers: Counter[int] = field(default_factory=Counter)
-    incidents: Sequence[Incident] = ()
-    seen: Sequence[Seen] = ()
-    runs: Mapping[Place, Sequence[float]] = field(default_factory=dict)
-    peace: Log = field(default_factory=dict)
-    log: Log = field(default_factory=dict)
-    violations: list[Violation] = field(default_factory=list)
-    exits: Mapping[str, int] = field(default_factory=dict)
-    #: When all had ended, or should have (unix seconds).
-    over: float = 0.0
-    #: Seconds that the scenario measured itself, by name.
-    recovered: Mapping[str, list[float]] = field(default_factory=dict)
 
 
 #: What a scenario does after the plan: it gets the stage, the witness and the options, and gives
@@ -128,8 +105,15 @@ def run(
             Violation("stubborn", 0, f"{n} ignored SIGTERM") for n in stage.stubborn
         ]
         found.exits = dict(stage.exits)
-    found.violations += violations(found)
-    return report(options, found, took=time.monotonic() - begin)
+    found.violations += findings.violations(found)
+    found.violations += findings.slow(found, settle=options.settle, takeover=options.takeover)
+    return findings.report(
+        found,
+        seed=options.seed,
+        executions=options.executions,
+        settle=options.settle,
+        took=time.monotonic() - begin,
+    )
 
 
 # ---------------------------------------------------------------------- what happens
@@ -230,78 +214,3 @@ def verified(stage: Stage, log: Log) -> Iterator[Violation]:
     with Client(stage.direct_api()) as client, ThreadPoolExecutor(4) as pool:
         for violations in pool.map(ask, log):
             yield from violations
-
-
-def violations(found: Findings) -> Iterator[Violation]:
-    """Every invariant that does not hold."""
-    killed = [i.at for i in found.incidents if i.fault.kind == "kill-postgres"]
-    yield from checker.lost(found.log, found.accepted)
-    yield from checker.audited(found.log)
-    yield from checker.newest(found.log)
-    yield from checker.ran(found.log, found.runs, killed)
-    yield from checker.tailed(found.log, found.seen)
-    yield from checker.differing(found.log, checker.references(found.peace))
-
-
-def report(options: Options, found: Findings, *, took: float) -> Report:
-    """The figures of a run."""
-    newest = max((at for at in recovery.ends(found.log) if at <= found.over), default=0.0)
-    last = max((incident.until for incident in found.incidents), default=newest)
-    settled = max(0.0, newest - last)
-    recovered = recoveries(found)
-    done = [incident for incident in found.incidents if not incident.skipped]
-    events = [entry.event for entries in found.log.values() for entry in entries]
-    started = [event for event in events if isinstance(event, ExecutionStarted)]
-    scheduled = [event for event in events if isinstance(event, StepScheduled)]
-    return Report(
-        seed=options.seed,
-        executions=options.executions,
-        accepted=len(found.accepted),
-        children=sum(event.parent_execution_id is not None for event in started),
-        steps=len({(i, e.event.key) for i, es in found.log.items() for e in es
-                   if isinstance(e.event, StepScheduled)}),
-        events=len(events),
-        faults=dict(Counter(incident.fault.kind for incident in done).most_common()),
-        skipped={i.fault.kind: i.skipped for i in found.incidents if i.skipped},
-        answers={str(status or "none"): count for status, count in found.answers.items()},
-        exits=found.exits,
-        settled=settled,
-        settle=options.settle,
-        took=took,
-        recovery=recovered,
-        counts={
-            "attempts given to another worker": sum(e.type == "attempt.expired" for e in events),
-            "reports that came too late": sum(e.type == "attempt.late" for e in events),
-            "attempts": len(scheduled),
-            "runs seen by the witness": sum(len(times) for times in found.runs.values()),
-            "executions that completed": sum(e.type == "execution.completed" for e in events),
-            "executions that ended otherwise": sum(
-                e.type in EXECUTION_ENDS and e.type != "execution.completed" for e in events
-            ),
-        },
-        violations=[*found.violations, *slow(options, settled, recovered[TAKEOVER])],
-    )  # fmt: skip
-
-
-def slow(options: Options, settled: float, takeover: Spread) -> Iterator[Violation]:
-    """What took longer than it may."""
-    if settled > options.settle:
-        yield Violation("late", 0, f"the last one ended {settled:.0f} s after the last fault")
-    if takeover.p95 > options.takeover:
-        message = f"of killed workers' steps 95 % ran elsewhere after {takeover.p95:.0f} s"
-        yield Violation("slow-takeover", 0, message)
-
-
-def recoveries(found: Findings) -> dict[str, Spread]:
-    """How long it took to go on, by what was broken."""
-    during = {i: es for i, es in found.log.items() if i not in found.peace}
-    seconds = {
-        "killed worker: its steps given up": recovery.fencings(during, found.incidents),
-        TAKEOVER: recovery.takeovers(during, found.incidents),
-        "Postgres back: next step": recovery.resumptions(during, found.incidents, "kill-postgres"),
-        "NATS back: next step": recovery.resumptions(during, found.incidents, "kill-nats"),
-        "NATS back, empty: next step": recovery.resumptions(during, found.incidents, "lose-nats"),
-        "due until claimed": recovery.waits(during),
-        **found.recovered,
-    }
-    return {name: Spread.of(values) for name, values in seconds.items()}
