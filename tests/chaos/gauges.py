@@ -93,22 +93,24 @@ class Gauges:
             yield "running executions", "all", running[0] if running else 0
 
     def _streams(self) -> Iterator[Reading]:
-        yield from asyncio.run(_streams(self._stage.servers.nats.url))
+        for stream, count in messages(self._stage.servers.nats.url).items():
+            yield "messages", stream, count
         links = self._stage.network.connections("*>nats")
         yield "connections", "nats", links
 
 
-async def _streams(url: str) -> list[Reading]:
-    client = await nats.connect(url, connect_timeout=2, allow_reconnect=False)
-    try:
-        found: list[Reading] = []
-        for stream in await client.jetstream().streams_info():
-            name = str(stream.config.name)
-            found.append(("messages", name, stream.state.messages))
-            found.append(("stream MB", name, stream.state.bytes / MEGABYTE))
-        return found
-    finally:
-        await client.close()
+def messages(nats_url: str) -> dict[str, int]:
+    """How many messages each stream holds. Raises the errors of nats-py where NATS is away."""
+
+    async def count() -> dict[str, int]:
+        client = await nats.connect(nats_url, connect_timeout=2, allow_reconnect=False)
+        try:
+            streams = await client.jetstream().streams_info()
+            return {str(stream.config.name): int(stream.state.messages) for stream in streams}
+        finally:
+            await client.close()
+
+    return asyncio.run(count())
 
 
 def _readable(source: Callable[[], Iterator[Reading]]) -> list[Reading]:

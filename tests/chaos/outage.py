@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psycopg
 
 from tests.chaos import scenario
 from tests.chaos.checker import Violation
+from tests.chaos.gauges import messages
 from tests.chaos.load import Load
 from tests.chaos.plan import Fault
 from tests.chaos.report import Report
@@ -49,12 +50,17 @@ def run(options: Options, home: Path, *, minutes: float) -> Report:
 
 
 def lost_store(stage: Stage, witness: Witness, options: Options) -> dict[str, list[float]]:
-    """Seconds from when NATS is back without its store until each step that waited is claimed."""
+    """Seconds from when NATS is back without its store until each step that waited is claimed.
+
+    That includes the start of the workers, which are away meanwhile.
+    """
     load = Load(stage.api("client"))
     wanted = starts(options, witness, WAITING, "waiting")
-    with _workers_asleep(stage):
+    with _without_workers(stage):
         load.run(wanted, per_second=50)
         waiting = _waiting(stage, WAITING)
+        held = messages(stage.servers.nats.url)
+        assert sum(held.values()) >= WAITING, f"NATS holds {held}, so little is lost with it"
         stage.servers.nats.kill()
         stage.servers.lose_store()
         stage.servers.nats.start()
@@ -67,16 +73,14 @@ def lost_store(stage: Stage, witness: Witness, options: Options) -> dict[str, li
 
 
 @contextmanager
-def _workers_asleep(stage: Stage) -> Iterator[None]:
-    """No worker claims anything for as long as the block lasts; they hold no attempts then."""
-    names = stage.cast.names("worker")
-    for name in names:
-        stage.pause(name)
-    try:
+def _without_workers(stage: Stage) -> Iterator[None]:
+    """No worker is there for as long as the block lasts: one that only sleeps would be sent messages."""
+    with ExitStack() as holds:
+        for name in stage.cast.names("worker"):
+            holds.enter_context(stage.holds[name])
+            stage.kill(name)
+            holds.callback(stage.start, name)
         yield
-    finally:
-        for name in names:
-            stage.resume(name)
 
 
 def _waiting(stage: Stage, count: int, seconds: float = 60.0) -> list[tuple[object, ...]]:

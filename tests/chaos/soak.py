@@ -159,8 +159,8 @@ def leaks(growths: Sequence[Growth], *, judged: bool) -> list[Violation]:
     for each in growths:
         if each.what == "RSS MB":
             leaks = judged and each.slope.rises_above(MEMORY)
-        elif each.what in {"PSS MB", "stream MB"}:
-            leaks = False  # told beside RSS, and beside the number of messages
+        elif each.what == "PSS MB":
+            leaks = False  # told beside RSS
         elif each.what in LOADED:
             leaks = each.left >= COUNTED
         else:
