@@ -57,6 +57,17 @@ bench: $(READY) ## measure everything, each figure next to its floor
 bench-quick: $(READY) ## the same with fewer rounds
 	$(BIN)/python -m bench --quick $(ARGS)
 
+# How long a soak or an outage takes.
+MINUTES ?= 30
+
+.PHONY: chaos
+chaos: $(READY) ## kill everything there is under load, and read from the log that nothing got lost
+	$(BIN)/python -m tests.chaos $(ARGS)
+
+.PHONY: soak
+soak: $(READY) ## MINUTES of constant load, and what grew meanwhile
+	$(BIN)/python -m tests.chaos soak --minutes $(MINUTES) $(ARGS)
+
 .PHONY: lock
 lock: ## write uv.lock and constraints.txt anew (needs uv)
 	@test -n "$(UV)" || { echo "error: 'make lock' needs uv: https://docs.astral.sh/uv/" >&2; exit 1; }

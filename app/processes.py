@@ -17,6 +17,9 @@ from app.errors import CallboardError
 from app.settings import Settings, load
 from app.version import software_version
 
+#: Seconds until a signal is noticed that the system handed to another thread than the main one.
+PATROL = 0.5
+
 
 class Stop:
     """Set by SIGTERM and SIGINT; a second signal ends the process at once."""
@@ -34,9 +37,12 @@ class Stop:
             raise SystemExit(128 + number)
         self._event.set()
 
-    def wait(self, seconds: float | None = None) -> bool:
-        """Wait for the signal; True where it came."""
-        return self._event.wait(seconds)
+    def wait(self) -> None:
+        """Wait for the signal."""
+        # A signal may be delivered to any thread (to a main thread that just comes back from SIGSTOP
+        # it is not), and only the main one, once it runs, calls our handler.
+        while not self._event.wait(PATROL):
+            pass
 
     @property
     def is_set(self) -> bool:

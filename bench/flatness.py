@@ -70,8 +70,8 @@ class Outbox:
     def wake(self, execution_ids: Iterable[int], *, delay: float = 0.0) -> None:
         """Nobody sleeps here."""
 
-    def depth(self, queue: str) -> int:  # noqa: ARG002 (there is one)
-        return len(self.pointers)
+    def waited(self, queue: str) -> float:  # noqa: ARG002 (nothing waits)
+        return 0.0
 
     def epoch(self) -> str:
         return ""

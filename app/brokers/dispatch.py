@@ -19,10 +19,10 @@ ORCHESTRATE = "orchestrate"
 
 
 @runtime_checkable
-class Countable(Protocol):
-    """A broker that can say how many messages of a queue wait or are at work."""
+class Watched(Protocol):
+    """A broker that can say how long a message of a queue has waited to be fetched, the longest."""
 
-    def backlog(self, queue_name: str) -> int: ...
+    def waited(self, queue_name: str) -> float: ...
 
 
 @runtime_checkable
@@ -57,16 +57,16 @@ class DramatiqDispatcher:
         wait = _milliseconds(delay)
         self._send([(_wake(execution_id), wait) for execution_id in dict.fromkeys(execution_ids)])
 
-    def depth(self, queue: str) -> int:
-        """How many messages the broker holds for *queue*, waiting or in flight.
+    def waited(self, queue: str) -> float:
+        """Seconds that a message of *queue* has waited to be fetched, the longest; 0 where none waits.
 
-        0 where the broker cannot tell: then whatever seems lost is sent again, which is harmless.
-        Raises UnavailableError.
+        0 also where the broker cannot tell: then whatever seems lost is sent again, which is
+        harmless. Raises UnavailableError.
         """
-        if not isinstance(self._broker, Countable):
-            return 0
+        if not isinstance(self._broker, Watched):
+            return 0.0
         with _translated():
-            return self._broker.backlog(queue)
+            return self._broker.waited(queue)
 
     def epoch(self) -> str:
         """Another text than before where the broker lost everything that it held in between.

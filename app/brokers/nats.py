@@ -141,9 +141,9 @@ class NatsBroker(Broker):
         """How many messages of the queue no worker has fetched yet; cheap enough for a metric."""
         return self.session.waiting(queue_name)
 
-    def backlog(self, queue_name: str) -> int:
-        """How many messages of the queue wait or are at work, the delayed ones aside; cheap."""
-        return self.session.backlog(queue_name)
+    def waited(self, queue_name: str) -> float:
+        """Seconds that a message of the queue has waited to be fetched, the longest; 0 for none; cheap."""
+        return self.session.waited(queue_name)
 
     def epoch(self) -> str:
         """Another text than before where the server lost the streams in between."""

@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
@@ -119,12 +120,28 @@ class Session:
         consumer = self._consumer(queue)
         return self.depth(queue).waiting if consumer is None else int(consumer.num_pending or 0)
 
-    def backlog(self, queue: str) -> int:
-        """How many messages of *queue* wait or are at work. One cheap question."""
+    def waited(self, queue: str) -> float:
+        """Seconds since the oldest message of *queue* that was never delivered was stored; 0 for none."""
         consumer = self._consumer(queue)
-        if consumer is None:
-            return self.depth(queue).waiting
-        return int(consumer.num_pending or 0) + int(consumer.num_ack_pending or 0)
+        if consumer is not None and not consumer.num_pending:
+            return 0.0
+        delivered = consumer.delivered.stream_seq if consumer and consumer.delivered else 0
+        subjects = self._streams.subjects
+
+        async def oldest(client: Client) -> api.RawStreamMsg:
+            found: api.RawStreamMsg = await client.jetstream().get_msg(
+                subjects.stream(queue),
+                seq=delivered + 1,
+                subject=subjects.waiting(queue),
+                next=True,
+            )
+            return found
+
+        message = self._ask(oldest)
+        if message is None or message.time is None:
+            return 0.0
+        # By our clock against the server's, which NTP keeps alike; it is compared with many seconds.
+        return max(0.0, (datetime.now(UTC) - message.time).total_seconds())
 
     def epoch(self) -> str:
         """When each stream was made, now if it is missing; another text once one of them was lost."""

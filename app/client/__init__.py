@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -193,8 +194,12 @@ class Client(Transport):
         *,
         version: int | None = None,
         catalog_id: int | str | None = None,
+        key: str | None = None,
     ) -> Started:
-        """Start a playbook. Sent once: a lost answer may have started it."""
+        """Start a playbook; starting twice under one *key* is starting once.
+
+        By default each call has a key of its own, so that it may be repeated.
+        """
         body = orjson.dumps(
             {
                 "path": path,
@@ -204,7 +209,7 @@ class Client(Transport):
             },
             option=orjson.OPT_NON_STR_KEYS,
         )
-        return self._model(Started, "/api/execute", body, again=False)
+        return self._model(Started, "/api/execute", body, key=key or uuid.uuid4().hex)
 
     def executions(self, **filters: Any) -> list[Json]:
         """Newest first; filters: status, path, started_after, started_before, cursor, limit, …"""

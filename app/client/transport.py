@@ -85,8 +85,10 @@ class Transport:
     ) -> None:
         self.close()
 
-    def _model(self, model: type[M], path: str, body: bytes, *, again: bool = True) -> M:
-        data = self._send("POST", path, body, again=again).data
+    def _model(
+        self, model: type[M], path: str, body: bytes, *, again: bool = True, key: str | None = None
+    ) -> M:
+        data = self._send("POST", path, body, again=again, key=key).data
         try:
             return model.model_validate_json(data)
         except ValidationError as exc:
@@ -125,14 +127,14 @@ class Transport:
         return self._decode(self._send(method, target, body, again=True))
 
     def _send(
-        self, method: str, path: str, body: bytes | None, *, again: bool
+        self, method: str, path: str, body: bytes | None, *, again: bool, key: str | None = None
     ) -> urllib3.BaseHTTPResponse:
-        """The answer to a call that succeeded; *again*: it may be repeated."""
+        """The answer to a call that succeeded; *again*: it may be repeated, under *key* if it has one."""
         deadline = time.monotonic() + self._patience
         tries = 0
         while True:
             try:
-                response = self._once(method, path, body)
+                response = self._once(method, path, body, key=key)
                 if response.status < 400:
                     return response
                 self._refuse(response)
@@ -168,6 +170,7 @@ class Transport:
         *,
         whole: bool = True,
         size: int | None = None,
+        key: str | None = None,
     ) -> urllib3.BaseHTTPResponse:
         """The answer. A body that is sent in pieces has *size* bytes."""
         headers = self._headers
@@ -176,6 +179,8 @@ class Transport:
             headers = {**headers, **raw}
         elif body is not None:
             headers = {**headers, "content-type": "application/json"}
+        if key is not None:
+            headers = {**headers, "idempotency-key": key}
         try:
             response = self._pool.urlopen(
                 method,

@@ -16,7 +16,7 @@ MAX_POINTER_BYTES = 1024
 
 
 class DuplicateEventError(CallboardError):
-    """One of the unique keys U1 to U8 refused an event; ``key`` names it. Nothing was written."""
+    """One of the unique keys U1 to U9 refused an event; ``key`` names it. Nothing was written."""
 
     code = "duplicate"
     status = 409
@@ -181,6 +181,9 @@ class EventLog(Protocol):
 
     def summary(self, execution_id: int) -> ExecutionSummary | None: ...
 
+    def started_under(self, key: str) -> ExecutionSummary | None:
+        """The execution whose ``execution.started`` was appended with that idempotency key (U9)."""
+
     def executions(self, query: ExecutionFilter) -> list[ExecutionSummary]:
         """Newest first."""
 
@@ -317,8 +320,8 @@ class Dispatcher(Protocol):
         Many wakes of one that are due become one.
         """
 
-    def depth(self, queue: str) -> int:
-        """How many messages the broker holds for *queue*, waiting or in flight."""
+    def waited(self, queue: str) -> float:
+        """Seconds that a message of *queue* has waited to be fetched, the longest; 0 where none waits."""
 
     def epoch(self) -> str:
         """Another text than before where the broker lost everything that it held in between.

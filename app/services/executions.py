@@ -103,12 +103,18 @@ class Executions:
         payload: Mapping[str, Any] | None = None,
         parent_execution_id: int | None = None,
         execution_id: int | None = None,
+        key: str | None = None,
     ) -> Started:
         """Accept a run: it is in the log when this returns, and somebody is told.
 
-        *payload* overrides top-level workload keys. With *execution_id* given, starting twice is
-        starting once. Raises ``NotFoundError``, ``InvalidPlaybookError``, ``UnavailableError``.
+        *payload* overrides top-level workload keys. With *execution_id* or *key* given, starting
+        twice is starting once. Raises ``NotFoundError``, ``InvalidPlaybookError``,
+        ``UnavailableError``; ``ConflictError`` where *key* started another playbook.
         """
+        start_key = None if key is None else f"start:{key}"
+        known = self._started_under(start_key, path, catalog_id)
+        if known is not None:
+            return known
         entry = self._catalog.entry(path, version=version, catalog_id=catalog_id)
         playbook = self._catalog.playbook(entry.catalog_id)
         new_id = execution_id or self._new_id()
@@ -121,22 +127,44 @@ class Executions:
             parent_execution_id=parent_execution_id,
         )
         try:
-            self.accept(new_id, started)
-        except DuplicateEventError:
+            self.accept(new_id, started, key=start_key)
+        except DuplicateEventError as exc:
+            # Two calls under one key at the same time: this one lost, and answers as the other.
+            known = self._started_under(start_key, path, catalog_id) if exc.key == "U9" else None
+            if known is not None:
+                return known
             if execution_id is None:
                 raise
             self._wake(new_id)
         return Started(new_id, entry)
 
-    def accept(self, execution_id: int, started: ExecutionStarted) -> None:
-        """Begin the log of an execution, and tell the orchestrator."""
+    def accept(
+        self, execution_id: int, started: ExecutionStarted, *, key: str | None = None
+    ) -> None:
+        """Begin the log of an execution, and tell the orchestrator. *key* can begin one only."""
         with self._log.transaction([execution_id]) as tx:
-            tx.append(execution_id, [Draft(started)])
+            tx.append(execution_id, [Draft(started, key)])
             failpoints.before("start.commit")
         failpoints.after("start.commit")
         self._wake(execution_id)
         if started.deadline is not None:
             self._wake(execution_id, delay=started.deadline - self._clock())
+
+    def _started_under(
+        self, key: str | None, path: str | None, catalog_id: int | None
+    ) -> Started | None:
+        """What an earlier call under *key* started. Raises ``ConflictError`` where that is no such run."""
+        summary = None if key is None else self._log.started_under(key)
+        if summary is None:
+            return None
+        asked = catalog_id or path
+        if asked not in {summary.catalog_id, summary.path}:
+            raise ConflictError(
+                f"this Idempotency-Key started execution {summary.execution_id} of {summary.path}",
+                remedy="use one key for one start",
+            )
+        self._wake(summary.execution_id)
+        return Started(summary.execution_id, self._catalog.entry(catalog_id=summary.catalog_id))
 
     def _wake(self, execution_id: int, *, delay: float = 0.0) -> None:
         try:

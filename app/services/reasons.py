@@ -33,7 +33,8 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What is around the execution. ``depths`` are messages by queue; None: the broker is away.
+    """What is around the execution. ``waits`` are the seconds that the oldest message of a queue
+    has waited to be fetched, by queue; None: the broker is away.
 
     ``children`` are the sub-playbooks that its steps wait for. ``repaired_within``: seconds until
     the sweeper looks again.
@@ -41,7 +42,7 @@ class Surroundings:
 
     now: datetime
     fleet: Fleet
-    depths: Mapping[str, int | None] = field(default_factory=dict)
+    waits: Mapping[str, float | None] = field(default_factory=dict)
     children: Mapping[int, ExecutionSummary] = field(default_factory=dict)
     repaired_within: float = 5.0
 
@@ -219,8 +220,8 @@ def _unclaimed(attempt: Attempt, around: Surroundings) -> Reason:
     pool, _, queue = attempt.queue.partition(".")
     condition = around.fleet.condition(attempt.queue, waited)
     told = f"waits since {waited:.0f} s for a worker of pool {pool!r} (queue {queue!r})"
-    depth = around.depths.get(attempt.queue)
-    held = "NATS does not answer" if depth is None else f"{depth} messages are in the queue"
+    oldest = around.waits.get(attempt.queue)
+    held = _queue_says(oldest)
     if condition == "absent":
         remedy = f"start one with CALLBOARD_POOL={pool} and CALLBOARD_QUEUES={queue}"
         return Reason("no_worker", f"{told}, which has none; {held}", remedy, needs_help=True)
@@ -234,10 +235,20 @@ def _unclaimed(attempt: Attempt, around: Surroundings) -> Reason:
         remedy = "start the workers again, and see 'callboard doctor'"
         because = f"{told}; {names}, alive and with free slots, claims nothing; {held}"
         return Reason("wedged", because, remedy, needs_help=True)
-    if depth is None:
+    if oldest is None:
         remedy = "start NATS; it is sent again from the log by itself"
         return Reason("nats", f"{told}; {held}", remedy, needs_help=True)
     return Reason("unclaimed", f"{told}; {held}, and workers take them")
+
+
+def _queue_says(oldest: float | None) -> str:
+    if oldest is None:
+        return "NATS does not answer"
+    return (
+        f"the oldest message there waits since {oldest:.0f} s"
+        if oldest
+        else "no message waits there"
+    )
 
 
 def _claimed(attempt: Attempt, around: Surroundings) -> Reason:

@@ -24,6 +24,7 @@ from app.engine.ports import (
 )
 from app.errors import CallboardError
 from app.services.family import Family
+from app.services.resends import Resends
 
 log = structlog.get_logger(__name__)
 
@@ -33,8 +34,6 @@ WAKES = 500
 BATCH = 2_000
 #: Batches of either in one run where the broker lost all that it held.
 BATCHES_AFTER_LOSS = 10
-#: A pointer that may still be waiting in a long queue is sent again this often (seconds), no more.
-PATIENCE = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ class Sweeper:
         # Where the next run goes on: one crowded execution must not hide the others.
         self._behind = 0
         self._unclaimed_behind = 0
-        self._sent: dict[Pointer, float] = {}
+        self._resends = Resends(unclaimed_after)
         self._epoch: str | None = None
         self._lost_pointers = self._lost_wakes = False
 
@@ -150,7 +149,7 @@ class Sweeper:
         return count
 
     def _send_again(self) -> int:
-        """Send the pointers that nobody claimed, where the queue does not hold them any more."""
+        """Send the pointers that nobody claimed, where they do not wait in their queue any more."""
         count = self._send_overdue()
         for _ in range(1, BATCHES_AFTER_LOSS):
             if not self._lost_pointers:
@@ -159,21 +158,25 @@ class Sweeper:
         return count
 
     def _send_overdue(self) -> int:
-        now, patient = self._clock(), not self._lost_pointers
+        now, lost = self._clock(), self._lost_pointers
         queues: dict[str, list[tuple[Pointer, str]]] = defaultdict(list)
         for pointer, tool, queue in self._overdue():
             queues[queue].append((pointer, tool))
-        self._sent = {pointer: at for pointer, at in self._sent.items() if now - at < 2 * PATIENCE}
+        self._resends.forget(now)
         count = 0
         for queue, found in queues.items():
-            waiting = patient and self._dispatcher.depth(queue) >= len(found)
-            due = [item for item in found if not (waiting and self._is_patient(item[0], now))]
+            waited = self._dispatcher.waited(queue)
+            due = [
+                (pointer, tool)
+                for pointer, tool in found
+                if lost or self._resends.is_due(pointer, waited=waited, now=now)
+            ]
             failpoints.before("resend.publish")
             self._dispatcher.dispatch(
                 [Dispatch(pointer, tool, queue, nonce=int(now * 1000)) for pointer, tool in due]
             )
             failpoints.after("resend.publish")
-            self._sent.update((pointer, now) for pointer, _ in due)
+            self._resends.note((pointer for pointer, _ in due), now)
             count += len(due)
         return count
 
@@ -188,10 +191,6 @@ class Sweeper:
         if not self._unclaimed_behind:
             self._lost_pointers = False  # all of them were looked through
         return found
-
-    def _is_patient(self, pointer: Pointer, now: float) -> bool:
-        """The pointer may be in the queue and was sent (or first seen here) a short while ago."""
-        return now - self._sent.setdefault(pointer, now) < PATIENCE
 
     def _wake_open(self) -> int:
         """Wake the open executions in turn: whatever one waits for, a wake never harms."""

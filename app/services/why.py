@@ -149,20 +149,20 @@ class Whys:
         return Surroundings(
             now,
             fleet_of(self._runtime.entries(), now, lease=self._lease),
-            depths=self._depths(newest),
+            waits=self._waits(newest),
             children=self._children(newest),
             repaired_within=2 * self._sweep,
         )
 
-    def _depths(self, attempts: Sequence[Attempt]) -> dict[str, int | None]:
+    def _waits(self, attempts: Sequence[Attempt]) -> dict[str, float | None]:
         queues = sorted({one.queue for one in attempts if one.outcome == "scheduled"})
-        depths: dict[str, int | None] = {}
+        waits: dict[str, float | None] = {}
         for queue in queues:
             try:
-                depths[queue] = self._dispatcher.depth(queue)
+                waits[queue] = self._dispatcher.waited(queue)
             except UnavailableError:
-                return depths  # the others would wait as long for nothing
-        return depths
+                return waits  # the others would wait as long for nothing
+        return waits
 
     def _children(self, attempts: Sequence[Attempt]) -> dict[int, ExecutionSummary]:
         ids = [one.child for one in attempts if one.outcome == "child" and one.child]

@@ -247,6 +247,11 @@ class PostgresLog:
     def summary(self, execution_id: int) -> ExecutionSummary | None:
         return listing.summary(self._database, execution_id)
 
+    def started_under(self, key: str) -> ExecutionSummary | None:
+        with self._database.raw() as connection:
+            row = connection.execute(statements.STARTED_UNDER, [key]).fetchone()
+        return None if row is None else self.summary(row[0])
+
     def executions(self, query: ExecutionFilter) -> list[ExecutionSummary]:
         return listing.executions(self._database, query)
 

@@ -1,4 +1,4 @@
-"""The unique keys U1 to U8 of the log, and the errors with which both stores refuse a write."""
+"""The unique keys U1 to U9 of the log, and the errors with which both stores refuse a write."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ MEANING = {
     "U6": "the execution was started already",
     "U7": "this attempt was claimed already",
     "U8": "the sub-playbook of this attempt was started, or told of, already",
+    "U9": "an execution was started under this key already",
 }
 
 
@@ -48,4 +49,11 @@ def keys_of(row: Row) -> list[tuple[object, ...]]:
         keys.append(("U7", *at, row.attempt))
     if row.type in {"child.started", "child.ended"}:
         keys.append(("U8", *at, row.attempt, row.type))
+    if (start := start_key_of(row)) is not None:
+        keys.append(("U9", start))
     return keys
+
+
+def start_key_of(row: Row) -> str | None:
+    """The key under which *row* starts an execution: U9, the only one that spans executions."""
+    return row.idempotency_key if row.type == "execution.started" else None

@@ -175,6 +175,10 @@ class MemoryLog:
     def summary(self, execution_id: int) -> ExecutionSummary | None:
         return self._shelf.book(execution_id).summary
 
+    def started_under(self, key: str) -> ExecutionSummary | None:
+        execution_id = self._shelf.started_under(key)
+        return None if execution_id is None else self.summary(execution_id)
+
     def executions(self, query: ExecutionFilter) -> list[ExecutionSummary]:
         found = [row for row in self._shelf.summaries() if _matches(row, query)]
         found.sort(key=lambda row: row.execution_id, reverse=True)

@@ -27,7 +27,7 @@ from app.engine.events import (
     event_from,
 )
 from app.engine.ports import AttemptState, Clock, Draft, ExecutionSummary
-from app.store.keys import duplicate, keys_of, not_locked
+from app.store.keys import duplicate, keys_of, not_locked, start_key_of
 from app.store.rows import END_OF, FENCES, RUNNING, STATUS, Row, message_of, row_of, stored_event
 
 
@@ -80,6 +80,7 @@ class Shelf:
         self._clock = clock
         self._guard = threading.RLock()
         self._books: dict[int, Book] = {}
+        self._starts: dict[str, int] = {}
         self._ids = itertools.count(1)
 
     def now(self) -> datetime:
@@ -92,6 +93,7 @@ class Shelf:
     def commit(self, staged: Mapping[int, Book]) -> None:
         """Make what a transaction staged visible, all at once."""
         with self._guard:
+            self._take_start_keys(staged)
             for execution_id, changes in staged.items():
                 if not changes.rows and not changes.values:
                     continue
@@ -100,6 +102,24 @@ class Shelf:
                     book.add(stored)
                 book.values.update(changes.values)
                 book.summary = changes.summary or book.summary
+
+    def _take_start_keys(self, staged: Mapping[int, Book]) -> None:
+        """Take them all, or raise and take none: another transaction was quicker."""
+        starts = {
+            key: execution_id
+            for execution_id, changes in staged.items()
+            for stored in changes.rows
+            if (key := start_key_of(stored.row)) is not None
+        }
+        for key, execution_id in starts.items():
+            if key in self._starts:
+                raise duplicate("U9", execution_id)
+        self._starts.update(starts)
+
+    def started_under(self, key: str) -> int | None:
+        """The execution that was started under *key*."""
+        with self._guard:
+            return self._starts.get(key)
 
     def rows(self, execution_id: int, *, after: int = 0) -> list[Stored]:
         """The events with seq > *after*: seq counts from 1 without a gap, so it is the index."""
@@ -181,8 +201,10 @@ class MemoryTransaction:
         rows = [row_of(seq, draft) for seq, draft in enumerate(drafts, first)]
         entries = []
         for draft, row in zip(drafts, rows, strict=True):
+            start = start_key_of(row)
             for key in keys_of(row):
-                if key in own.taken or key in known.taken:
+                started = key == ("U9", start) and self._shelf.started_under(str(start)) is not None
+                if key in own.taken or key in known.taken or started:
                     self._lost = duplicate(str(key[0]), execution_id)
                     raise self._lost
             stored = self._shelf.store(row)

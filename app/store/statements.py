@@ -81,6 +81,12 @@ WHERE x.execution_id = %(id)s AND e.execution_id = %(id)s AND e.seq = %(seq)s
 
 RESUME_EXECUTION = "UPDATE noetl.execution SET paused_at = NULL WHERE execution_id = %(id)s"
 
+# Its conditions are those of the unique index, so one row is read whatever the log holds.
+STARTED_UNDER = """
+SELECT execution_id FROM noetl.event
+WHERE idempotency_key = %s AND type = 'execution.started' AND idempotency_key IS NOT NULL
+"""
+
 READ = f"SELECT {_COLUMNS} FROM noetl.event e WHERE e.execution_id = %(id)s"
 
 ENTRIES = f"""

@@ -114,6 +114,11 @@ _event_index(
     where="type IN ('child.started', 'child.ended')",
 )
 _event_index(
+    "event_u9_start_key",
+    event.c.idempotency_key,
+    where="type = 'execution.started' AND idempotency_key IS NOT NULL",
+)
+_event_index(
     "event_fences", *_KEY, event.c.attempt, where=f"type IN ({quoted(FENCES)})", unique=False
 )
 # The cursor of the global tail: below pg_snapshot_xmin() no event can appear any more.
@@ -129,6 +134,7 @@ KEYS = {
     "event_u6_execution_start": "U6",
     "event_u7_started": "U7",
     "event_u8_child": "U8",
+    "event_u9_start_key": "U9",
     # The projection has one row per execution.started.
     "execution_pkey": "U6",
 }

@@ -174,6 +174,9 @@ class CountedLog:
     def summary(self, execution_id: int) -> ExecutionSummary | None:
         return self._log.summary(execution_id)
 
+    def started_under(self, key: str) -> ExecutionSummary | None:
+        return self._log.started_under(key)
+
     def executions(self, query: ExecutionFilter) -> list[ExecutionSummary]:
         return self._log.executions(query)
 

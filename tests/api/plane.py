@@ -56,8 +56,8 @@ class Recorder:
     def wake(self, execution_ids: Iterable[int], *, delay: float = 0.0) -> None:
         self.woken.extend(execution_ids)
 
-    def depth(self, queue: str) -> int:
-        return sum(step.queue == queue for step in self.steps)
+    def waited(self, queue: str) -> float:
+        return 0.0
 
     def epoch(self) -> str:
         return ""

@@ -128,11 +128,15 @@ class Script:
         self.answers = list(answers)
         self.requests: list[tuple[str, str]] = []
         self.times: list[float] = []
+        self.keys: list[str | None] = []
         self.lock = threading.Lock()
 
-    def next(self, method: str, path: str) -> tuple[int, dict[str, str], bytes] | None:
+    def next(
+        self, method: str, path: str, key: str | None = None
+    ) -> tuple[int, dict[str, str], bytes] | None:
         with self.lock:
             self.requests.append((method, path))
+            self.keys.append(key)
             self.times.append(time.monotonic())
             return self.answers.pop(0) if self.answers else (200, {}, b'{"answers": []}')
 
@@ -144,7 +148,7 @@ def scripted(script: Script, port: int = 0) -> Iterator[str]:
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers.get("content-length", "0")))
-            answer = script.next(self.command, self.path)
+            answer = script.next(self.command, self.path, self.headers.get("idempotency-key"))
             if answer is None:
                 self.close_connection = True
                 self.connection.shutdown(socket.SHUT_RDWR)
@@ -219,8 +223,19 @@ def test_what_may_not_happen_twice_is_sent_once() -> None:
         with scripted(script) as url, Client(url) as client:
             client.stats()
             with pytest.raises(UnavailableError):
-                client.execute("p")
-        assert Counter(script.requests)["POST", "/api/execute"] == 1
+                client.register("kind: Playbook")
+        assert Counter(script.requests)["POST", "/api/catalog/register"] == 1
+
+
+def test_a_start_is_repeated_under_one_key() -> None:
+    started = b'{"execution_id": "7", "path": "p", "version": 1, "catalog_id": "1"}'
+    for answer in (AWAY, None):
+        script = Script((200, {}, b"{}"), answer, (200, {}, started))
+        with scripted(script) as url, Client(url) as client:
+            client.stats()
+            assert client.execute("p").execution_id == "7"
+        (first, second) = script.keys[1:]
+        assert first == second is not None
 
 
 @pytest.mark.parametrize("status", [400, 404, 409, 422, 500])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import dramatiq
@@ -108,27 +109,49 @@ def test_a_delay_in_seconds_is_a_delayed_message(make_broker: MakeBroker) -> Non
     assert broker.depth("io") == (0, 0, 1)
 
 
-def test_depth_counts_what_waits_and_what_is_at_work(make_broker: MakeBroker) -> None:
+def test_a_queue_tells_how_long_its_oldest_message_waits_to_be_fetched(
+    make_broker: MakeBroker,
+) -> None:
     broker = make_broker()
     broker.declare_queue("io")
     dispatcher = DramatiqDispatcher(broker)
-    assert dispatcher.depth("io") == 0
-    dispatcher.dispatch([Dispatch(POINTER, "http", "io") for _ in range(3)])
-    assert dispatcher.depth("io") == 3, "though no worker ever came"
-    consumer = broker.consume("io", timeout=5000)
+    assert dispatcher.waited("io") == 0
+    begin = time.monotonic()
+    for _ in range(2):
+        dispatcher.dispatch([Dispatch(POINTER, "http", "io")])
+    first = dispatcher.waited("io")
+    assert 0 < first <= time.monotonic() - begin + 0.1, "though no worker ever came"
+    consumer = broker.consume("io", prefetch=2, timeout=5000)
     message = next(consumer)
     assert message is not None
-    assert dispatcher.depth("io") == 3
-    consumer.ack(message)
+    assert next(consumer) is not None
+    assert dispatcher.waited("io") == 0, "what is at work does not wait"
+    dispatcher.dispatch([Dispatch(POINTER, "http", "other")])
+    assert dispatcher.waited("io") == 0, "other queues do not count"
+    consumer.nack(message)
     consumer.close()
-    assert dispatcher.depth("io") == 2
 
 
-def test_a_broker_that_cannot_count_counts_nothing() -> None:
+def test_only_what_was_not_fetched_counts_as_waiting(make_broker: MakeBroker) -> None:
+    broker = make_broker()
+    broker.declare_queue("io")
+    dispatcher = DramatiqDispatcher(broker)
+    dispatcher.dispatch([Dispatch(POINTER, "http", "io")])
+    consumer = broker.consume("io", prefetch=1, timeout=5000)
+    held = next(consumer)
+    assert held is not None
+    begin = time.monotonic()
+    dispatcher.dispatch([Dispatch(POINTER, "http", "io") for _ in range(3)])
+    assert 0 < dispatcher.waited("io") <= time.monotonic() - begin + 0.1
+    consumer.ack(held)
+    consumer.close()
+
+
+def test_a_broker_that_cannot_tell_says_that_nothing_waits() -> None:
     broker = StubBroker(middleware=[])
     broker.declare_queue("io")
     DramatiqDispatcher(broker).dispatch([Dispatch(POINTER, "http", "io")])
-    assert DramatiqDispatcher(broker).depth("io") == 0
+    assert DramatiqDispatcher(broker).waited("io") == 0
 
 
 def test_a_broker_that_is_away_is_an_unavailable_service() -> None:

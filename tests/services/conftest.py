@@ -35,8 +35,9 @@ class Recorder:
     #: The delayed ones of them, with their delay in seconds.
     later: list[tuple[int, float]] = field(default_factory=list)
     down: bool = False
-    held: int = 0
     born: str = "monday"
+    #: Seconds that the oldest message has waited.
+    oldest: float = 0.0
 
     def dispatch(self, steps: Sequence[Dispatch]) -> None:
         self._check()
@@ -48,8 +49,8 @@ class Recorder:
         self.wakes.extend(ids)
         self.later.extend((execution_id, delay) for execution_id in ids if delay)
 
-    def depth(self, queue: str) -> int:
-        return self.held
+    def waited(self, queue: str) -> float:
+        return self.oldest
 
     def epoch(self) -> str:
         self._check()

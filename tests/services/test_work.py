@@ -263,13 +263,31 @@ def test_a_pointer_nobody_claimed_is_sent_again(bench: Bench) -> None:
     assert bench.control.sweeper.sweep().resent == 0
 
 
-def test_a_pointer_that_still_waits_in_its_queue_is_not_sent_again_at_once(bench: Bench) -> None:
+def test_a_pointer_that_may_still_wait_in_its_queue_is_not_sent_again(bench: Bench) -> None:
     begun(bench)
-    bench.dispatcher.held = 1
     bench.now[0] += 21
+    bench.dispatcher.oldest = 21
     assert bench.control.sweeper.sweep().resent == 0
-    bench.now[0] += 121
-    assert bench.control.sweeper.sweep().resent == 1
+    bench.now[0] += 600
+    bench.dispatcher.oldest = 621
+    assert bench.control.sweeper.sweep().resent == 0
+
+
+def test_a_pointer_that_was_lost_is_sent_again_however_long_the_queue_is(bench: Bench) -> None:
+    begun(bench)
+    bench.now[0] += 25
+    bench.dispatcher.oldest = 19
+    assert bench.control.sweeper.sweep().resent == 1, "what was sent with it has been fetched"
+
+
+def test_a_pointer_that_was_sent_again_gets_its_time_and_more_each_time(bench: Bench) -> None:
+    begun(bench)
+    sent = []
+    for _ in range(400):
+        bench.now[0] += 5
+        if bench.control.sweeper.sweep().resent:
+            sent.append(bench.now[0] - 1_800_000_000)
+    assert sent == [20, 40, 80, 160, 320, 640, 1240, 1840]
 
 
 def test_what_a_broker_lost_with_its_store_is_sent_again_at_the_next_sweep(bench: Bench) -> None:
@@ -277,7 +295,7 @@ def test_what_a_broker_lost_with_its_store_is_sent_again_at_the_next_sweep(bench
     bench.control.sweeper.sweep()
     bench.dispatcher.sent.clear()
     bench.dispatcher.born = "tuesday"
-    bench.dispatcher.held = 1_000  # whatever it says it holds are not these
+    bench.dispatcher.oldest = 1_000.0  # whatever waits there are not these
     swept = bench.control.sweeper.sweep()
     assert (swept.resent, swept.woken) == (3, 3)
     assert {dispatch.pointer for dispatch in bench.dispatcher.sent} == pointers

@@ -113,7 +113,7 @@ def test_the_tables_in_code_are_those_of_the_migrations(
 
 def test_the_head_is_one_and_its_files_are_found() -> None:
     assert (migrations.folder() / "env.py").is_file()
-    assert migrations.head() == "0004"
+    assert migrations.head() == "0005"
 
 
 @pytest.mark.parametrize(

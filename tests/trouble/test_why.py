@@ -83,13 +83,13 @@ def begun(desk: Desk, workflow: str) -> tuple[int, list[Pointer]]:
 # ---------------------------------------------------------------------- waits for a worker
 def test_a_pool_without_a_worker(desk: Desk) -> None:
     execution_id, _ = begun(desk, GPU)
-    desk.bench.dispatcher.held = 1
+    desk.bench.dispatcher.oldest = 1.0
     desk.later(12)
     desk.alive()
     why = desk.why(execution_id)
     assert why.reason.because == (
         "Nothing is lost: step start waits since 12 s for a worker of pool 'gpu' (queue 'io'), "
-        "which has none; 1 messages are in the queue"
+        "which has none; the oldest message there waits since 1 s"
     )
     assert why.reason.remedy == "start one with CALLBOARD_POOL=gpu and CALLBOARD_QUEUES=io"
     assert (why.reason.code, why.reason.needs_help) == ("no_worker", True)
@@ -122,11 +122,11 @@ def test_workers_that_do_not_take_it(
 def test_a_broker_that_is_away_is_said(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     from app.errors import UnavailableError
 
-    def away(_queue: str) -> int:
+    def away(_queue: str) -> float:
         raise UnavailableError("no NATS")
 
     execution_id, _ = begun(desk, ONE)
-    monkeypatch.setattr(desk.bench.dispatcher, "depth", away)
+    monkeypatch.setattr(desk.bench.dispatcher, "waited", away)
     reason = desk.step(execution_id).reason
     assert (reason.code, reason.needs_help) == ("nats", True)
     assert "NATS does not answer" in reason.because
