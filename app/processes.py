@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from app import failpoints
+from app.allocator import share_arenas
 from app.errors import CallboardError
 from app.settings import Settings, load
 from app.version import software_version
@@ -65,6 +66,7 @@ def main(run: Callable[[Settings], None], **overrides: Any) -> None:
     from app.telemetry.logs import configure
     from app.tools.child.isolate import hide_memory
 
+    share_arenas()
     hide_memory()  # steps may run as our own user, and our environment holds secrets
     try:
         loaded = load(**overrides)
