@@ -149,6 +149,19 @@ class Work:
         """
         # First, so that whoever sees a step's end finds all that it printed.
         self._keep_output(request.reports, pool)
+        try:
+            turn = self._judge(request, pool)
+        except DuplicateEventError:
+            # It was judged by a view that lacked the newest events, and the keys refused what
+            # followed from that. A fresh look answers everything in it.
+            turn = self._judge(request, pool)
+        self._wake(turn.woken)
+        self._keep_late(turn.late, request.worker)
+        claims, steps = self._briefing.answers(turn.claims)
+        return ExchangeAnswer(claims=claims, reports=turn.reports, steps=steps)
+
+    def _judge(self, request: Exchange, pool: str | None) -> _Turn:
+        """Judge everything in *request*, and append what counts, in one transaction."""
         items: list[PointerWire] = [*request.reports, *request.claims]
         ids = {item.execution_id for item in items}
         # Losing a claim only means that the step is claimed again; a report must be on disk.
@@ -161,10 +174,7 @@ class Work:
                 self._judge_claim(turn, claim)
             for execution_id, drafts in sorted(turn.drafts.items()):
                 tx.append(execution_id, drafts)
-        self._wake(turn.woken)
-        self._keep_late(turn.late, request.worker)
-        claims, steps = self._briefing.answers(turn.claims)
-        return ExchangeAnswer(claims=claims, reports=turn.reports, steps=steps)
+        return turn
 
     def value(self, request: ValueRequest, *, pool: str | None = None) -> bytes:
         """What an attempt refers to, as JSON. Raises ``MissingValueError``.
