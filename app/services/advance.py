@@ -96,6 +96,11 @@ class Advance:
             log.exception("advance.failed", execution_id=execution_id)
             return self._give_up(execution_id, exc)
 
+    def known(self, execution_id: int) -> Execution | None:
+        """The state that this process remembers of an execution; None where it remembers none."""
+        cached = self._cache.get(execution_id)
+        return None if cached is None else cached.state
+
     def _advance(self, execution_id: int) -> int:
         with self._log.transaction([execution_id]) as tx:
             known = self._cache.get(execution_id) or Cached(NEW, Values())
