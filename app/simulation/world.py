@@ -12,6 +12,7 @@ from typing import Any
 
 from app.engine.custody import Custody
 from app.engine.events import Entry
+from app.engine.ports import Clock
 from app.keychain.envelope import KEY_BYTES
 from app.keychain.keyring import Keyring
 from app.services.control import Control, Ports, control
@@ -62,6 +63,17 @@ def base_settings(max_attempts: int) -> Settings:
     return given.settings
 
 
+def _custody(clock: Clock) -> Custody:
+    """What is kept beside the log; no playbook here asks for any of it."""
+    return Custody(
+        Keyring({"simulation": bytes(KEY_BYTES)}),
+        MemoryCredentials(),
+        MemoryVariables(),
+        MemoryOutput(),
+        MemoryTokens(clock=clock),
+    )
+
+
 class World:
     """One run. ``random`` is the only source of chance, ``agenda`` the only clock."""
 
@@ -89,23 +101,19 @@ class World:
         self._calm = plan == CALM
         self._acting: list[Process] = []
         self._ids = itertools.count(1)
-        self._custody = Custody(
-            Keyring({"simulation": bytes(KEY_BYTES)}),
-            MemoryCredentials(),
-            MemoryVariables(),
-            MemoryOutput(),
-            MemoryTokens(clock=lambda: self.agenda.now),
-        )
-        self._numbers = {
-            kind: itertools.count(1) for kind in (Api, Orchestrator, Scheduler, Worker)
-        }
+        self._custody = _custody(lambda: self.agenda.now)
+        self.two_lead = False
+        self._populate()
+
+    def _populate(self) -> None:
+        kinds = (Api, Orchestrator, Scheduler, Worker)
+        self._numbers = {kind: itertools.count(1) for kind in kinds}
         self.client = Client(self, 1)
         self.apis = [self._made(Api) for _ in range(2)]
         self.orchestrators = [self._made(Orchestrator) for _ in range(2)]
         self.schedulers = [self._made(Scheduler) for _ in range(2)]
-        self.workers = [self._made(Worker) for _ in range(random.choice((2, 3)))]
+        self.workers = [self._made(Worker) for _ in range(self.random.choice((2, 3)))]
         self._leader = self.schedulers[0].name
-        self.two_lead = False
 
     # ------------------------------------------------------------------ processes
     def _made(self, kind: type[Any]) -> Any:
