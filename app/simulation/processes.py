@@ -101,12 +101,12 @@ class Orchestrator(Process):
     def _may_decide_again(self, execution_id: int) -> bool:
         """Whether the newest decision would come out the same, and a key refuses it then.
 
-        Past its deadline an execution is decided otherwise than before, which no key sees: for that
-        there is the lock.
+        Where there are deadlines another moment, or another clock, decides otherwise, and no key
+        sees that: for that there is the lock.
         """
-        deadline = self.world.watch.state(execution_id).deadline
-        same = deadline is None or self.clock() < deadline
-        return same and self.world.log.redecidable(execution_id) is not None
+        if self.world.is_timed(execution_id):
+            return False
+        return self.world.log.redecidable(execution_id) is not None
 
 
 class Scheduler(Process):

@@ -22,7 +22,7 @@ from app.simulation.broker import BrokerTwin, Message
 from app.simulation.clients import Client
 from app.simulation.faults import CALM, Crash, Plan
 from app.simulation.mutants import NONE, Mutant
-from app.simulation.playbooks import KINDS, library
+from app.simulation.playbooks import KINDS, TEMPLATES, library
 from app.simulation.processes import Api, Orchestrator, Process, Scheduler, describe
 from app.simulation.store import UP_TO_DATE, Outdated, StoreTwin
 from app.simulation.story import Story
@@ -248,6 +248,11 @@ class World:
     def variant_of(self, execution_id: int) -> int:
         """The luck of an execution is that of its root."""
         return self.jobs[self.watch.roots[execution_id]].variant
+
+    def is_timed(self, execution_id: int) -> bool:
+        """Whether there are deadlines in the family of an execution."""
+        root = self.watch.roots.get(execution_id)
+        return root is not None and TEMPLATES[self.jobs[root].template].timed
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Start *jobs*, let the plan's faults happen, and go on until all has ended, or time is up."""
