@@ -124,6 +124,11 @@ class Advance:
         except Exception:  # noqa: BLE001 (as in ``advance``, where it is logged: one event would follow)
             return 1
 
+    def known(self, execution_id: int) -> Execution | None:
+        """The state that this process remembers of an execution; None where it remembers none."""
+        cached = self._cache.get(execution_id)
+        return None if cached is None else cached.state
+
     def _advance(self, execution_id: int) -> Sequence[Entry]:
         with self._log.transaction([execution_id]) as tx:
             known = self._cache.get(execution_id) or Cached(NEW, Values())

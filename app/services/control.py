@@ -81,8 +81,8 @@ def limits_of(settings: Settings) -> Limits:
     )
 
 
-def control(ports: Ports, settings: Settings) -> Control:
-    """Build the use cases on *ports*."""
+def control(ports: Ports, settings: Settings, *, catalog: CatalogService | None = None) -> Control:
+    """Build the use cases on *ports*; with a *catalog* that has compiled playbooks already, on that."""
     reader = Reader(ports.events, ports.blobs, most=settings.result_bytes)
     storage = Storage(
         inline=settings.inline_bytes,
@@ -90,7 +90,9 @@ def control(ports: Ports, settings: Settings) -> Control:
         blob_bytes=settings.blob_bytes,
         blobs=ports.blobs,
     )
-    catalog = CatalogService(ports.catalog, ports.kinds, max_bytes=settings.playbook_bytes)
+    catalog = catalog or CatalogService(
+        ports.catalog, ports.kinds, max_bytes=settings.playbook_bytes
+    )
     events, dispatcher, clock = ports.events, ports.dispatcher, ports.clock
     family = Family(events, catalog, dispatcher, reader, storage=storage, clock=clock)
     executions = Executions(

@@ -151,6 +151,22 @@ class Work:
         """
         # First, so that whoever sees a step's end finds all that it printed.
         self._keep_output(request.reports, pool)
+        try:
+            turn = self._judge(request, pool)
+        except DuplicateEventError:
+            # It was judged by a view that lacked the newest events, and the keys refused what
+            # followed from that. A fresh look answers everything in it.
+            turn = self._judge(request, pool)
+        if turn.woken:
+            self._wake(turn.woken)
+        self._keep_late(turn.late, request.worker)
+        failpoints.before("exchange.answer")
+        claims, steps = self._briefing.answers(turn.claims)
+        failpoints.after("exchange.answer")
+        return ExchangeAnswer(claims=claims, reports=turn.reports, steps=steps)
+
+    def _judge(self, request: Exchange, pool: str | None) -> _Turn:
+        """Judge everything in *request*, and append what counts, in one transaction."""
         items: list[PointerWire] = [*request.reports, *request.claims]
         ids = {item.execution_id for item in items}
         # Losing a claim only means that the step is claimed again; a report must be on disk.
@@ -166,13 +182,7 @@ class Work:
                 tx.append(execution_id, drafts)
             failpoints.before("exchange.commit")
         failpoints.after("exchange.commit")
-        if turn.woken:
-            self._wake(turn.woken)
-        self._keep_late(turn.late, request.worker)
-        failpoints.before("exchange.answer")
-        claims, steps = self._briefing.answers(turn.claims)
-        failpoints.after("exchange.answer")
-        return ExchangeAnswer(claims=claims, reports=turn.reports, steps=steps)
+        return turn
 
     def value(self, request: ValueRequest, *, pool: str | None = None) -> bytes:
         """What an attempt refers to, as JSON. Raises ``MissingValueError``.

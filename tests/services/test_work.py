@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from app.engine.ports import Pointer
 from app.errors import ForbiddenError, UnavailableError
 from app.services import sweep
+from app.store.shelf import MemoryTransaction
 from app.wire import Beat, Claim, ClaimRequest, PointerWire, Report, ReportRequest
 from tests.services.conftest import Bench
 
@@ -336,3 +338,32 @@ def test_a_delayed_attempt_is_not_overdue_before_its_time(bench: Bench) -> None:
     assert bench.control.sweeper.sweep().resent == 0
     bench.now[0] += 400
     assert bench.control.sweeper.sweep().resent == 1
+
+
+def test_a_claim_that_a_key_refuses_is_judged_again_by_a_fresh_view(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, pointer = begun(bench)
+    assert bench.claim(pointer, worker="w1").granted
+    views = _outdated_once(monkeypatch)
+    answer = bench.claim(pointer, worker="w2")
+    assert (answer.granted, answer.reason) == (False, "claimed by another worker")
+    assert len(views) == 2
+
+
+def _outdated_once(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The first look at attempts, from now on, does not show who claimed them."""
+    fresh, views = MemoryTransaction.attempts, list[object]()
+
+    def attempts(tx: MemoryTransaction, keys: Any) -> Any:
+        found = fresh(tx, keys)
+        views.append(found)
+        if len(views) > 1:
+            return found
+        return {
+            place: replace(state, started_by=None, started_key=None)
+            for place, state in found.items()
+        }
+
+    monkeypatch.setattr(MemoryTransaction, "attempts", attempts)
+    return views
