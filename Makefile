@@ -57,6 +57,10 @@ bench: $(READY) ## measure everything, each figure next to its floor
 bench-quick: $(READY) ## the same with fewer rounds
 	$(BIN)/python -m bench --quick $(ARGS)
 
+.PHONY: failpoints
+failpoints: $(READY) ## crash, fail and linger at every comma of the flow, in every way
+	FAILPOINTS=all $(BIN)/python -m pytest tests/failpoints $(ARGS)
+
 # How long a soak or an outage takes.
 MINUTES ?= 30
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -109,10 +110,31 @@ def _scheduler() -> Iterator[Case]:
             yield Case(name, faults, expires=lost, once=not lost, idles=idles)
 
 
-CASES = [
+def _usual(cases: Sequence[Case]) -> list[Case]:
+    """Of each place in the flow one case in which the process dies and one in which it goes on.
+
+    The last two actions of a place, in turn, so that over all places each action is among them.
+    """
+    places: dict[str, list[Case]] = {}
+    for case in cases:
+        place = case.name
+        for action in sorted(ACTIONS, key=len, reverse=True):
+            place = place.replace(f"-{action}", "")
+        places.setdefault(place, []).append(case)
+    found = []
+    for number, there in enumerate(places.values()):
+        dies = [case for case in there if "crash" in case.name]
+        lives = [case for case in there if "crash" not in case.name]
+        found += [among[number % len(among)] for among in (dies, lives) if among]
+    return found
+
+
+EVERY_CASE = [
     Case("none", {}),
     *_web(),
     *_orchestrator(),
     *_worker(),
     *_scheduler(),
 ]
+#: ``FAILPOINTS=all`` (``make failpoints``) plays every case; the suite has a few minutes for all.
+CASES = EVERY_CASE if os.environ.get("FAILPOINTS") == "all" else _usual(EVERY_CASE)
