@@ -225,7 +225,7 @@ def nats_broker(settings: Settings, url: str) -> NatsBroker:
     from app.actors.middleware import Outages
     from app.brokers.nats import NatsBroker
     from app.brokers.redeliver import RedeliverOnInfrastructureError
-    from app.engine.events import UnknownEventError
+    from app.engine.entry import UnknownEventError
     from app.errors import UnavailableError
 
     again = RedeliverOnInfrastructureError(UnavailableError, UnknownEventError)

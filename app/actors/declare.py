@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 import dramatiq
 from dramatiq import Broker
 
-from app.engine.events import UnknownEventError
+from app.engine.entry import UnknownEventError
 from app.engine.ports import Pointer
 from app.errors import UnavailableError
 

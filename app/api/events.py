@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 from app.api.bodies import answer
 from app.api.dependencies import ControlDep, ExecutionId
 from app.api.vocabulary import event_row, our_types
-from app.engine.events import Entry
+from app.engine.entry import Entry
 from app.engine.ports import ExecutionSummary
 from app.services.executions import Executions
 from app.wire import EventRow, ExecutionEvents, Pagination, Wire

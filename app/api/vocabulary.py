@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from app.engine.events import Entry, payload_of
+from app.engine.entry import Entry, payload_of
 from app.engine.ports import ExecutionSummary
 from app.engine.references import REF, is_reference
 from app.wire import EventRow

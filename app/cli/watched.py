@@ -7,13 +7,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from app.cli.progress import Progress, Row
+from app.engine.entry import Entry
 from app.engine.events import (
     NO_LOOP,
     AttemptExpired,
     AttemptFailed,
     ChildEnded,
     ChildStarted,
-    Entry,
     FrameOpened,
     LoopDone,
     LoopStarted,

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
-from app.engine.events import Entry, Event, StepKey
+from app.engine.entry import Entry
+from app.engine.events import Event, StepKey
 from app.errors import CallboardError
 
 #: A pointer message above this size is a bug: something other than a pointer is in it.

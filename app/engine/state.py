@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, assert_never
 
 from app.engine.children import Caller
+from app.engine.entry import Entry
 from app.engine.events import (
     NO_LOOP,
     AttemptExpired,
@@ -20,7 +21,6 @@ from app.engine.events import (
     ChildEnded,
     ChildStarted,
     CtxUpdated,
-    Entry,
     Event,
     ExecutionCancelled,
     ExecutionCompleted,

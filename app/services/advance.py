@@ -9,13 +9,8 @@ import structlog
 
 from app import failpoints
 from app.engine.decide import Limits, decide
-from app.engine.events import (
-    Entry,
-    Event,
-    ExecutionFailed,
-    StepScheduled,
-    UnknownEventError,
-)
+from app.engine.entry import Entry, UnknownEventError
+from app.engine.events import Event, ExecutionFailed, StepScheduled
 from app.engine.ports import (
     Clock,
     Dispatch,

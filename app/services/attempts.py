@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from app.engine.entry import Entry
 from app.engine.events import (
     NO_LOOP,
     AttemptExpired,
@@ -15,7 +16,6 @@ from app.engine.events import (
     AttemptLate,
     ChildEnded,
     ChildStarted,
-    Entry,
     StepCancelled,
     StepDone,
     StepFailed,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.engine.entry import Entry
 from app.engine.events import (
     EXECUTION_ENDS,
     NO_LOOP,
@@ -14,7 +15,6 @@ from app.engine.events import (
     ChildEnded,
     ChildStarted,
     CtxUpdated,
-    Entry,
     ExecutionPaused,
     ExecutionResumed,
     ExecutionStarted,

@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 
 from app.engine.encoding import loads
+from app.engine.entry import UnknownEventError
 from app.engine.events import (
     ChildEnded,
     CtxUpdated,
@@ -20,7 +21,6 @@ from app.engine.events import (
     StepFailed,
     StepParked,
     StepScheduled,
-    UnknownEventError,
 )
 from app.engine.iteration import loop_names
 from app.engine.names import execution_names

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from app.engine.events import Entry, StepStarted
+from app.engine.entry import Entry
+from app.engine.events import StepStarted
 
 
 def durable(entries: Sequence[Entry]) -> Sequence[Entry]:

@@ -11,7 +11,8 @@ import structlog
 
 from app import failpoints
 from app.engine.decide import last_step
-from app.engine.events import Entry, ExecutionStarted, StepDone
+from app.engine.entry import Entry
+from app.engine.events import ExecutionStarted, StepDone
 from app.engine.ports import (
     CatalogEntry,
     Clock,

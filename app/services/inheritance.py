@@ -9,14 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TypeGuard
 
-from app.engine.events import (
-    ChildStarted,
-    Entry,
-    Event,
-    StepDone,
-    StepKey,
-    StepScheduled,
-)
+from app.engine.entry import Entry
+from app.engine.events import ChildStarted, Event, StepDone, StepKey, StepScheduled
 from app.engine.ports import EventLog
 from app.engine.state import Execution
 from app.services.reading import Reader

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.engine.events import Entry
+from app.engine.entry import Entry
 from app.engine.ports import EventLog
 from app.engine.state import NEW, Execution
 from app.errors import NotFoundError

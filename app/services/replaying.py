@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from app.engine.events import Entry
+from app.engine.entry import Entry
 from app.engine.ports import EventLog
 from app.engine.state import Execution, StepState, evolve
 from app.errors import BadRequestError

@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from app.engine.decide import Limits, decide
-from app.engine.events import ChildStarted, Entry, LoopDone, StepDone
+from app.engine.entry import Entry
+from app.engine.events import ChildStarted, LoopDone, StepDone
 from app.engine.ports import EventLog, ExecutionSummary
 from app.engine.references import FIELDS, REF, is_reference
 from app.engine.state import NEW, Execution

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.engine import encoding
-from app.engine.events import Entry, StepSkipped
+from app.engine.entry import Entry
+from app.engine.events import StepSkipped
 from app.engine.output import Selection
 from app.engine.playbook import Playbook
 from app.engine.ports import Dispatcher, EventLog, ExecutionSummary, RuntimeRegistry

@@ -7,14 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.engine.events import (
-    Entry,
-    LoopDone,
-    StepDone,
-    StepFailed,
-    StepKey,
-    StepScheduled,
-)
+from app.engine.entry import Entry
+from app.engine.events import LoopDone, StepDone, StepFailed, StepKey, StepScheduled
 from app.simulation.faults import CALM
 from app.simulation.watch import Finding, Watch
 from app.simulation.world import World

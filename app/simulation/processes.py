@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from app.engine.events import Entry
+from app.engine.entry import Entry
 from app.engine.ports import Pointer
 from app.errors import CallboardError, UnavailableError
 from app.services.control import Control

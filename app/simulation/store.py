@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Protocol, TypeVar
 
-from app.engine.events import Entry, StepKey, StepStarted
+from app.engine.entry import Entry
+from app.engine.events import StepKey, StepStarted
 from app.engine.ports import AttemptState, Draft, LogTransaction, Pointer
 from app.errors import UnavailableError
 from app.simulation.agenda import Agenda

@@ -7,14 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from app.engine.events import (
-    EXECUTION_ENDS,
-    Entry,
-    ExecutionStarted,
-    StepFailed,
-    StepKey,
-    StepScheduled,
-)
+from app.engine.entry import Entry
+from app.engine.events import EXECUTION_ENDS, ExecutionStarted, StepFailed, StepKey, StepScheduled
 from app.engine.ports import Pointer
 from app.engine.state import NEW, Execution, evolve
 from app.services.audit import Audit

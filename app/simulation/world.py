@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from app.engine.custody import Custody
-from app.engine.events import Entry
+from app.engine.entry import Entry
 from app.engine.ports import Clock
 from app.keychain.envelope import KEY_BYTES
 from app.keychain.keyring import Keyring

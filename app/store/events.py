@@ -10,15 +10,14 @@ from typing import Any
 import psycopg
 
 from app.engine import encoding
+from app.engine.entry import Entry, event_from
 from app.engine.events import (
     EXECUTION_ENDS,
-    Entry,
     ExecutionPaused,
     ExecutionResumed,
     ExecutionStarted,
     StepDone,
     StepKey,
-    event_from,
 )
 from app.engine.ports import (
     AttemptState,

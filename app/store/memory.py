@@ -13,9 +13,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from app.engine import encoding
+from app.engine.entry import Entry
 from app.engine.events import (
     STEP_ENDS,
-    Entry,
     ExecutionCancelled,
     ExecutionStarted,
     StepKey,

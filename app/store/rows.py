@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from app.engine import encoding
-from app.engine.events import NO_LOOP, Event, event_from, payload_of
+from app.engine.entry import event_from, payload_of
+from app.engine.events import NO_LOOP, Event
 from app.engine.ports import Draft
 
 #: Types that fence an attempt off without ending its step.

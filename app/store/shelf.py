@@ -15,16 +15,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from app.engine import encoding
+from app.engine.entry import Entry, event_from
 from app.engine.events import (
     EXECUTION_ENDS,
     STEP_ENDS,
-    Entry,
     Event,
     ExecutionPaused,
     ExecutionResumed,
     ExecutionStarted,
     StepKey,
-    event_from,
 )
 from app.engine.ports import AttemptState, Clock, Draft, ExecutionSummary
 from app.store.keys import duplicate, keys_of, not_locked, start_key_of

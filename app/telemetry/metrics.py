@@ -12,7 +12,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from app.engine.events import Entry, StepKey
+from app.engine.entry import Entry
+from app.engine.events import StepKey
 from app.engine.ports import (
     AttemptState,
     Draft,

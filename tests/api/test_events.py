@@ -160,7 +160,8 @@ def test_ids_inside_an_event_are_text() -> None:
     from datetime import UTC, datetime
 
     from app.api.vocabulary import event_row
-    from app.engine.events import ChildStarted, Entry
+    from app.engine.entry import Entry
+    from app.engine.events import ChildStarted
     from app.engine.ports import ExecutionSummary
 
     child = 2**62 + 1

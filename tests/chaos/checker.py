@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.engine.entry import Entry
 from app.engine.events import (
     EXECUTION_ENDS,
     STEP_ENDS,
-    Entry,
     ExecutionStarted,
     StepDone,
     StepFailed,

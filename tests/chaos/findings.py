@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from app.engine.events import EXECUTION_ENDS, Entry, Event, ExecutionStarted, StepKey, StepScheduled
+from app.engine.entry import Entry
+from app.engine.events import EXECUTION_ENDS, Event, ExecutionStarted, StepKey, StepScheduled
 from tests.chaos import checker, recovery
 from tests.chaos.checker import Log, Violation
 from tests.chaos.faults import Incident

@@ -7,7 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from app.engine.events import STEP_ENDS, Entry, OfStep, StepKey, StepScheduled, StepStarted
+from app.engine.entry import Entry
+from app.engine.events import STEP_ENDS, OfStep, StepKey, StepScheduled, StepStarted
 from tests.chaos.checker import Log, moment
 from tests.chaos.faults import Incident
 

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 
 import pytest
 
+from app.engine.entry import Entry
 from app.engine.events import (
     AttemptExpired,
     AttemptLate,
-    Entry,
     Event,
     ExecutionCompleted,
     ExecutionFailed,

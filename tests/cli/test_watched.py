@@ -10,10 +10,10 @@ import pytest
 
 from app.cli.progress import Lines, Row
 from app.cli.watched import Watched
+from app.engine.entry import Entry
 from app.engine.events import (
     ChildEnded,
     ChildStarted,
-    Entry,
     Event,
     FrameOpened,
     LoopDone,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from app.engine.events import Entry
+from app.engine.entry import Entry
 from app.errors import Finding, InvalidPlaybookError
 from app.local import follow
 from app.services.control import Control, Ports

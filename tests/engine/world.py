@@ -17,6 +17,7 @@ from app.engine import decide as engine
 from app.engine.children import Caller, Outcome, Target, call_of, ending
 from app.engine.decide import Limits, decide
 from app.engine.encoding import loads
+from app.engine.entry import event_from
 from app.engine.events import (
     AttemptExpired,
     AttemptFailed,
@@ -33,7 +34,6 @@ from app.engine.events import (
     StepParked,
     StepScheduled,
     StepStarted,
-    event_from,
 )
 from app.engine.playbook import Playbook
 from app.engine.ports import Draft

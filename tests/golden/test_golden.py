@@ -10,7 +10,8 @@ import orjson
 import pytest
 
 from app.engine.decide import Limits, decide
-from app.engine.events import TYPES, StepDone, StepFailed, StepKey, event_from
+from app.engine.entry import event_from
+from app.engine.events import TYPES, StepDone, StepFailed, StepKey
 from app.engine.ports import ExecutionFilter
 from app.engine.state import replay
 from app.engine.values import Values

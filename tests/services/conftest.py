@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from app.actors.fetching import Asker, Fetched, Fetcher
-from app.engine.events import ChildStarted, Entry
+from app.engine.entry import Entry
+from app.engine.events import ChildStarted
 from app.engine.language.examine import CheckedKinds
 from app.engine.ports import BlobStore, CatalogEntry, Dispatch, NewId, Pointer
 from app.errors import UnavailableError

@@ -10,7 +10,8 @@ from typing import Any
 import orjson
 import pytest
 
-from app.engine.events import ChildStarted, Entry, StepDone, StepScheduled
+from app.engine.entry import Entry
+from app.engine.events import ChildStarted, StepDone, StepScheduled
 from app.engine.ports import Draft
 from app.engine.state import replay
 from app.errors import NotFoundError

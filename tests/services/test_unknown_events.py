@@ -9,7 +9,7 @@ import orjson
 import pytest
 from structlog.testing import capture_logs
 
-from app.engine.events import UnknownEventError
+from app.engine.entry import UnknownEventError
 from app.engine.ports import Pointer
 from app.errors import UnavailableError
 from app.services.control import control
