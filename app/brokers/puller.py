@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 #: How many ended messages a puller remembers for that.
-REMEMBERED = 4096
+REMEMBERED = 1024
 
 #: Seconds a pull request lives on the server, and between its signs of life while it waits.
 REQUEST_LIFE = 30.0

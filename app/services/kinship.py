@@ -10,7 +10,7 @@ from app.services.cache import Lru
 class Kinship:
     """Walks up from children to parents; what it finds never changes."""
 
-    def __init__(self, events: EventLog, *, remembered: int = 4096) -> None:
+    def __init__(self, events: EventLog, *, remembered: int = 1024) -> None:
         self._log = events
         self._roots: Lru[int, int] = Lru(remembered)
 

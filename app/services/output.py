@@ -33,7 +33,7 @@ class Output:
         self._log = events
         self._store = store
         #: The queues of attempts that were scheduled; that never changes.
-        self._queues: Lru[Pointer, str] = Lru(4096)
+        self._queues: Lru[Pointer, str] = Lru(1024)
 
     # ------------------------------------------------------------------ workers
     def append(self, chunks: Sequence[LogChunk], *, pool: str | None = None) -> LogAnswer:

@@ -38,7 +38,7 @@ class Reader:
         log: EventLog,
         blobs: BlobStore | None = None,
         *,
-        events: int = 4096,
+        events: int = 1024,
         most: int = 104_857_600,
     ) -> None:
         self._log = log
