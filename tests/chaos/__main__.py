@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -22,6 +23,8 @@ from tests.chaos.soak import Soaked
 def main() -> int:
     """Run what the command line asks for; 1 where something does not hold."""
     arguments = _arguments()
+    # Whoever ends us early ends what we started, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     logging.disable(logging.INFO)
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     home = arguments.home or Path(tempfile.mkdtemp(prefix="chaos-"))
