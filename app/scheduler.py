@@ -20,26 +20,32 @@ log = structlog.get_logger(__name__)
 
 #: Key of the Postgres advisory lock that the leader holds.
 LEADER = 0x0CA11B0A
+#: What the leader calls itself when it beats.
+LEADS = "leader"
+#: Heartbeats that a leader may miss before another one does its work.
+MISSED = 3
 
 
 class Duties:
     """What the scheduler does again and again; trouble is logged and the next round tries again."""
 
-    def __init__(self, plane: Plane, leadership: Leadership, name: str) -> None:
+    def __init__(self, plane: Plane, leadership: Leadership, name: str, *, patience: float) -> None:
         self._plane = plane
         self._leadership = leadership
         self._name = name
+        self._patience = patience
         self._led = False
+        self._deputises = False
 
     def sweep(self) -> None:
-        """Repair from the log, where this process leads."""
+        """Repair from the log, where this process leads, or the one that does falls silent."""
         leads = self._leadership.holds()
         if leads != self._led:
             log.info("scheduler.leads" if leads else "scheduler.stands_by", name=self._name)
         self._led = leads
-        if not leads:
-            return
         try:
+            if not leads and not self._is_leader_silent():
+                return
             swept = self._plane.control.sweeper.sweep()
         except CallboardError as exc:
             log.warning("sweep.failed", error=str(exc))
@@ -47,10 +53,22 @@ class Duties:
         if swept.expired or swept.resent:
             log.info("swept", expired=swept.expired, resent=swept.resent, woken=swept.woken)
 
+    def _is_leader_silent(self) -> bool:
+        """The leader keeps its lock and does not beat: it is frozen, or cut off from us alone.
+
+        Two that sweep at once do no harm, and nobody that sweeps does.
+        """
+        silence = self._plane.control.presence.silence("scheduler", LEADS)
+        silent = silence is not None and silence > self._patience
+        if silent != self._deputises:
+            log.info("scheduler.deputises" if silent else "scheduler.stands_by", name=self._name)
+        self._deputises = silent
+        return silent
+
     def beat(self) -> None:
         """Say that this process is alive."""
         try:
-            status = "leader" if self._led else "standby"
+            status = LEADS if self._led else "standby"
             self._plane.control.presence.beat(
                 Beat(name=self._name, kind="scheduler", status=status, runtime=signs())
             )
@@ -74,7 +92,8 @@ def run(settings: Settings) -> None:
     stop = Stop().listen()
     name = process_name("scheduler")
     with control_plane(settings, "scheduler") as plane:
-        duties = Duties(plane, plane.leadership(LEADER), name)
+        patience = MISSED * settings.heartbeat
+        duties = Duties(plane, plane.leadership(LEADER), name, patience=patience)
         scheduler = BackgroundScheduler(
             timezone="UTC",
             executors={"default": ThreadPoolExecutor(4)},

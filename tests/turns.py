@@ -23,6 +23,7 @@ TOGETHER = (
 #: Files that take longest for their few tests; more tests come first among the others.
 LONG = (
     "tests/system/test_cancel.py",
+    "tests/system/test_schedulers.py",
     "tests/trouble/test_processes.py",
     "tests/cli/test_up.py",
     "tests/system/test_toolbox.py",

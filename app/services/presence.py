@@ -44,6 +44,12 @@ class Presence:
     def entries(self, *, kind: str | None = None, status: str | None = None) -> list[RuntimeEntry]:
         return self._runtime.entries(kind=kind, status=status)
 
+    def silence(self, kind: str, status: str) -> float | None:
+        """Seconds since any process of that kind and status beat; None where none is known."""
+        beats = [entry.heartbeat for entry in self.entries(kind=kind, status=status)]
+        known = [beat for beat in beats if beat is not None]
+        return (self._runtime.now() - max(known)).total_seconds() if known else None
+
     def _to_stop(self, worker: str, running: Sequence[PointerWire]) -> list[PointerWire]:
         if not running:
             return []
