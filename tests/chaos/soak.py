@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tests.chaos import growth
@@ -34,10 +34,11 @@ LIGHT = (
 )
 #: Seconds between two faults, and how long one lasts.
 EVERY, LASTS = 30.0, 1.0
-#: The share of the time that caches may take to fill.
-WARM_UP = 0.3
-#: Below this many seconds after the warm-up memory is shown and not judged: allocators keep growing
-#: for minutes, and a slope per hour multiplies what is left of that.
+#: How long the warm-up is beside what is measured, and how much heavier its load: caches fill, and
+#: whatever can go wrong has gone wrong once, before the first look.
+WARM_UP, HEAVIER = 0.25, 3.0
+#: Below this many seconds memory is shown and not judged: allocators keep growing for minutes, and a
+#: slope per hour multiplies what is left of that.
 JUDGED = 600.0
 #: Megabytes per hour that the memory of a process may grow.
 MEMORY = 1.0
@@ -102,19 +103,33 @@ def run(options: Options, home: Path) -> Soaked:
     interval = max(0.5, min(5.0, options.seconds / 100))
     with Stage(home / "stage", settings=settings, cast=CAST) as stage:
         register(stage)
+        warm, _, trouble = _work(stage, witness, _warming(options), "warm-up", 0)
         with Gauges(stage, temporary, interval=interval) as gauges:
-            load, faults, violations = _work(stage, witness, options)
+            done = len(warm.accepted)
+            load, faults, violations = _work(stage, witness, options, "soak", done)
+        violations += trouble
         violations += [Violation("exit", 0, what) for what in stage.exits]
-    judged = options.seconds * (1 - WARM_UP) >= JUDGED
-    growths = growths_of(gauges.series, after=WARM_UP * options.seconds)
+    judged = options.seconds >= JUDGED
+    growths = growths_of(gauges.series, after=0.0)
     violations += leaks(growths, judged=judged)
     return Soaked(options.seconds, len(load.accepted), faults, judged, growths, violations)
 
 
-def _work(stage: Stage, witness: Witness, options: Options) -> tuple[Load, int, list[Violation]]:
-    """Load and faults until the time is over; what went wrong with them."""
+def _warming(options: Options) -> Options:
+    """The same for a shorter time, with more to do in it."""
+    executions = int(options.executions * WARM_UP * HEAVIER)
+    return replace(options, seconds=WARM_UP * options.seconds, executions=executions)
+
+
+def _work(
+    stage: Stage, witness: Witness, options: Options, name: str, before: int
+) -> tuple[Load, int, list[Violation]]:
+    """Load and faults until the time is over; what went wrong with them.
+
+    *before* executions, and their children, are in the log already.
+    """
     load, saboteur = Load(stage.api("client")), Saboteur(stage, light_faults(options))
-    wanted = starts(options, witness, options.executions, "soak")
+    wanted = starts(options, witness, options.executions, name)
     rate = options.executions / options.seconds
     starting = threading.Thread(target=load.run, args=(wanted,), kwargs={"per_second": rate})
     begin = time.monotonic()
@@ -126,18 +141,21 @@ def _work(stage: Stage, witness: Witness, options: Options) -> tuple[Load, int, 
         load.over.set()
         starting.join()
     violations = [Violation("refused", 0, said) for said in load.refused]
-    if not wait_ended(stage.servers.postgres.url, len(load.accepted), seconds=options.settle):
+    least = before + len(load.accepted)
+    if not wait_ended(stage.servers.postgres.url, least, seconds=options.settle):
         violations.append(Violation("not-ended", 0, f"not all ended within {options.settle} s"))
     return load, len(saboteur.incidents), violations
 
 
 def light_faults(options: Options) -> list[Fault]:
-    """Light faults at even distances, in an order that the seed decides."""
-    chance = random.Random(options.seed)
+    """Light faults at even distances, all kinds in turn, in an order that the seed decides."""
+    kinds = list(LIGHT)
+    random.Random(options.seed).shuffle(kinds)
     count = max(1, int(options.seconds // EVERY))
     distance = options.seconds / count
     return [
-        Fault((number + 0.5) * distance, *chance.choice(LIGHT), LASTS) for number in range(count)
+        Fault((number + 0.5) * distance, *kinds[number % len(kinds)], LASTS)
+        for number in range(count)
     ]
 
 

@@ -58,9 +58,9 @@ def test_nats_is_absent_for_a_few_seconds_and_then_loses_its_store(home: Path) -
 
 
 def test_a_short_soak_leaks_nothing(home: Path) -> None:
-    options = Options(seed=7, executions=30, seconds=20, slow=0.1, settle=60, settings=QUICK)
+    options = Options(seed=7, executions=20, seconds=12, slow=0.1, settle=60, settings=QUICK)
     soaked = soak.run(options, home)
     assert soaked.ok, f"{soaked.table()}\n{complaints(soaked.violations, options.seed)}"
-    assert (soaked.executions, soaked.faults, soaked.judged) == (30, 1, False)
+    assert (soaked.executions, soaked.faults, soaked.judged) == (20, 1, False)
     read = {growth.what for growth in soaked.growths}
     assert read >= {"RSS MB", "descriptors", "threads", "connections", "messages", "rows"}
