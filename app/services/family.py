@@ -175,20 +175,20 @@ class Family:
 
     def cancel_children(self, execution_id: int, reason: str | None) -> list[int]:
         """End the open descendants of an execution, those included that nobody waits for."""
-        cancelled: list[int] = []
-        for child in self.children(execution_id):
-            cancelled += self.cancel(child, reason)
-        return cancelled
+        return [child for child in self.open_below(execution_id) if self.cancel_one(child, reason)]
 
-    def children(self, execution_id: int) -> Iterator[int]:
-        """What an execution started, the newest first.
+    def open_below(self, execution_id: int) -> Iterator[int]:
+        """The running descendants of an execution, each before those below it.
 
-        Those that have ended are among them: they may have left children behind.
+        What an execution started is looked up when it was dealt with: by then it starts no more.
+        Those that have ended are looked below, too: they may have left children behind.
         """
         query = ExecutionFilter(parent_execution_id=execution_id, limit=BATCH)
         while found := self._log.executions(query):
             for child in found:
-                yield child.execution_id
+                if child.status == "RUNNING":
+                    yield child.execution_id
+                yield from self.open_below(child.execution_id)
             query = replace(query, before=found[-1].execution_id)
 
     def cancel_one(self, execution_id: int, reason: str | None, *, cascade: bool = True) -> bool:

@@ -110,7 +110,7 @@ class Intervention:
         self._executions.get(execution_id)
         changed = []
         # The parent first: once it is paused it starts no other child.
-        for each in self._below(execution_id, cascade=cascade):
+        for each in self._with_those_below(execution_id, cascade=cascade):
             with self._log.transaction([each]) as tx:
                 ended = tx.ended([each])
                 event = None if ended else change(tx, each)
@@ -121,11 +121,10 @@ class Intervention:
                 raise ConflictError(f"execution {each} has ended already ({ended[each]})")
         return changed
 
-    def _below(self, execution_id: int, *, cascade: bool) -> Iterator[int]:
+    def _with_those_below(self, execution_id: int, *, cascade: bool) -> Iterator[int]:
         yield execution_id
         if cascade:
-            for child in self._family.children(execution_id):
-                yield from self._below(child, cascade=True)
+            yield from self._family.open_below(execution_id)
 
     def _set_going(self, execution_id: int) -> None:
         try:
