@@ -6,7 +6,7 @@ of work that was done there, its outcome is copied instead of a pointer being se
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeGuard
 
 from app.engine.entry import Entry
@@ -24,25 +24,27 @@ class Inheritance:
         self._reader = reader
 
     def applied(self, state: Execution, events: list[Event]) -> list[Event]:
-        """*events* of a decision, each first attempt that was made before followed by its outcome."""
+        """*events* of a decision, then the outcome of each first attempt that was made before.
+
+        The outcomes come last, as events of a decision name each other by their numbers; but where
+        the decision itself ends what it began (a sub-playbook that nobody waits for), in that place.
+        """
         if state.retry_of is None:
             return events
         keys = [
             event.key for event in events if _begins(event) and event.key.step not in state.redo
         ]
         done = self._log.done(state.retry_of, keys)
-        return [
-            each for event in events for each in self._with_outcome(state.retry_of, event, done)
-        ]
+        copies = {key: self._copied(state.retry_of, done[key]) for key in keys if key in done}
+        told = [self._instead(event, copies) for event in events]
+        ended = {event.key for event in events if isinstance(event, StepDone)}
+        return [*told, *(copy for key, copy in copies.items() if key not in ended)]
 
-    def _with_outcome(
-        self, before: int, event: Event, done: dict[StepKey, Entry]
-    ) -> Iterator[Event]:
-        if not _begins(event) or event.key not in done:
-            yield event
-            return
-        yield event if isinstance(event, StepScheduled) else _in_place_of(event)
-        yield self._copied(before, done[event.key])
+    @staticmethod
+    def _instead(event: Event, copies: Mapping[StepKey, StepDone]) -> Event:
+        if isinstance(event, ChildStarted) and event.key in copies:
+            return _in_place_of(event)
+        return copies.get(event.key, event) if isinstance(event, StepDone) else event
 
     def _copied(self, before: int, entry: Entry) -> StepDone:
         """The outcome as an event of its own: what it kept beside the log is kept anew, as the

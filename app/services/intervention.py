@@ -76,7 +76,8 @@ class Intervention:
         """Start nothing new in the execution, and with *cascade* in those below it; their ids.
 
         What runs may end, and its outcome is kept. Pausing twice changes nothing. Deadlines go on.
-        Raises ``NotFoundError``, and ``ConflictError`` where it has ended.
+        One that has ended may have left others running. Raises ``NotFoundError``, and
+        ``ConflictError`` where it has ended and nothing below it changed.
         """
 
         def paused(tx: LogTransaction, each: int) -> Event | None:
@@ -87,8 +88,8 @@ class Intervention:
     def resume(self, execution_id: int, *, cascade: bool = True) -> list[int]:
         """Let the execution go on, and with *cascade* those below it; their ids.
 
-        Resuming twice changes nothing. Raises ``NotFoundError``, and ``ConflictError`` where it has
-        ended.
+        Resuming twice changes nothing. One that has ended may have left paused ones behind. Raises
+        ``NotFoundError``, and ``ConflictError`` where it has ended and nothing below it changed.
         """
 
         def resumed(tx: LogTransaction, each: int) -> Event | None:
@@ -108,7 +109,7 @@ class Intervention:
     ) -> list[int]:
         """The executions in whose log the event of *change* was written."""
         self._executions.get(execution_id)
-        changed = []
+        changed, how = [], ""
         # The parent first: once it is paused it starts no other child.
         for each in self._with_those_below(execution_id, cascade=cascade):
             with self._log.transaction([each]) as tx:
@@ -118,7 +119,9 @@ class Intervention:
                     tx.append(each, [Draft(event)])
                     changed.append(each)
             if ended and each == execution_id:
-                raise ConflictError(f"execution {each} has ended already ({ended[each]})")
+                how = ended[each]
+        if how and not changed:
+            raise ConflictError(f"execution {execution_id} has ended already ({how})")
         return changed
 
     def _with_those_below(self, execution_id: int, *, cascade: bool) -> Iterator[int]:

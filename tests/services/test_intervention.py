@@ -367,3 +367,61 @@ def test_a_rerun_begins_again_with_the_same_workload(bench: Bench) -> None:
     assert (first.workload, first.retry_of) == ({"city": "Rome"}, None)
     (pointer,) = bench.advance(started.execution_id)
     assert pointer.step == "start"
+
+
+# ---------------------------------------------------------------------- found by the simulation
+def test_a_loop_that_begins_beside_what_is_taken_over_finds_its_items(bench: Bench) -> None:
+    """Seed 28365: events of a decision name each other by their numbers."""
+    workflow = """
+workflow:
+- step: start
+  tool: {kind: noop}
+  next: {spec: {mode: inclusive}, arcs: [{step: a}, {step: l}]}
+- {step: a, tool: {kind: noop}}
+- {step: l, loop: {in: [1, 2], iterator: i, spec: {mode: parallel}}, tool: {kind: noop}}
+"""
+    before = bench.start(workflow)
+    (first,) = bench.advance(before)
+    bench.work(first, {})
+    for pointer in bench.advance(before):
+        if pointer.step == "a":
+            bench.work(pointer, {})
+        else:
+            fail(bench, pointer)
+    bench.settle(before)
+    started = bench.control.intervention.retry(before).started
+    assert started is not None
+    bench.settle(started.execution_id, {"n": 1})
+    assert status_of(bench, started.execution_id) == "COMPLETED"
+    assert faultless(bench, started.execution_id)
+
+
+def test_a_sub_playbook_that_nobody_waited_for_is_not_started_again(bench: Bench) -> None:
+    """Seed 9084: the decision itself ends such a step."""
+    bench.register(CHILD, "child")
+    before = bench.start(PARENT.replace(", return_step: start", ""))
+    (pointer,) = bench.advance(before)
+    fail(bench, pointer)
+    bench.advance(before)
+    started = bench.control.intervention.retry(before).started
+    assert started is not None
+    (again,) = bench.advance(started.execution_id)
+    assert again.step == "end"
+    assert bench.children(started.execution_id) == []
+    bench.work(again, {})
+    bench.settle(started.execution_id)
+    assert status_of(bench, started.execution_id) == "COMPLETED"
+    assert faultless(bench, started.execution_id)
+
+
+def test_resuming_one_that_has_ended_resumes_what_it_left_paused(bench: Bench) -> None:
+    """Seed 45302: cancelled alone, it left a paused sub-playbook behind."""
+    bench.register(CHILD, "child")
+    parent = bench.start(PARENT)
+    bench.advance(parent)
+    (child,) = bench.children(parent)
+    bench.control.intervention.pause(parent)
+    bench.control.executions.cancel(parent, cascade=False)
+    assert bench.control.intervention.resume(parent) == [child]
+    with pytest.raises(ConflictError):
+        bench.control.intervention.resume(parent)
