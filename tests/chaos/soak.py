@@ -37,6 +37,8 @@ EVERY, LASTS = 30.0, 1.0
 #: How long the warm-up is beside what is measured, and how much heavier its load: caches fill, and
 #: whatever can go wrong has gone wrong once, before the first look.
 WARM_UP, HEAVIER = 0.25, 3.0
+#: What is done by the clock is done ten times as often, so that it has settled by then, too.
+OFTEN = {"CALLBOARD_SWEEP": "0.5", "CALLBOARD_HEARTBEAT": "0.5"}
 #: Below this many seconds memory is shown and not judged: allocators keep growing for minutes, and a
 #: slope per hour multiplies what is left of that.
 JUDGED = 600.0
@@ -99,7 +101,7 @@ def run(options: Options, home: Path) -> Soaked:
     temporary.mkdir()
     temporary.chmod(0o1777)
     witness = Witness(home / "witness")
-    settings = {**options.settings, "TMPDIR": str(temporary)}
+    settings = {**OFTEN, **options.settings, "TMPDIR": str(temporary)}
     interval = max(0.5, min(5.0, options.seconds / 100))
     with Stage(home / "stage", settings=settings, cast=CAST) as stage:
         register(stage)
