@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: How many ended messages a puller remembers for that.
+#: How many ended messages a puller remembers, so as to run none again that the server delivers again.
 REMEMBERED = 1024
 
 #: Seconds a pull request lives on the server, and between its signs of life while it waits.
