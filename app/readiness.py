@@ -93,7 +93,8 @@ class Question:
             answer = [_trouble(self.name, exc.message, exc.remedy, severity=self._severity)]
         except Exception as exc:  # noqa: BLE001 (a look that fails is an answer)
             told = f"{type(exc).__name__}: {exc}"
-            answer = [_trouble(self.name, told, severity=self._severity)]
+            remedy = "this is a fault of ours: please report it, with the log of this process"
+            answer = [_trouble(self.name, told, remedy, severity=self._severity)]
         with self._guard:
             self._answer, self._ended = answer, time.monotonic()
             self._done.set()

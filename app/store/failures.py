@@ -22,13 +22,15 @@ _PASSING = {
     "57": "Postgres is shutting down, starting up, or cancelled the statement",
     "58": "Postgres met an error of its system",
 }
-#: What to do about those of them that do not pass by themselves, by SQLSTATE.
+#: What to do about them, by SQLSTATE and, for the rest of a class, by its two characters.
 DISK_FULL, READ_ONLY = "53100", "25006"
 _REMEDIES = {
     DISK_FULL: "free space on the disk of Postgres; work goes on by itself then",
     READ_ONLY: "is DATABASE_URL a standby, or default_transaction_read_only on? name the primary",
     "53300": "raise max_connections or the limit of the role, or lower CALLBOARD_POOL_SIZE",
+    "57": "is it restarted, or was the connection ended by hand? its log tells; else try again",
 }
+_TRY_AGAIN = "try again; where it lasts, the log of Postgres tells more"
 #: What a database says that was never migrated: undefined schema, table, column, function.
 _NOT_MIGRATED = {"3F000", "42P01", "42703", "42883"}
 
@@ -75,7 +77,10 @@ def translation(exc: psycopg.Error) -> CallboardError | psycopg.Error:
             remedy="run 'callboard db upgrade'",
         )
     if state[:2] in _PASSING:
-        return UnavailableError(f"{_PASSING[state[:2]]}: {said}", remedy=_REMEDIES.get(state))
+        return UnavailableError(
+            f"{_PASSING[state[:2]]}: {said}",
+            remedy=_REMEDIES.get(state) or _REMEDIES.get(state[:2], _TRY_AGAIN),
+        )
     if not state and isinstance(exc, psycopg.OperationalError | psycopg.InterfaceError):
         remedy = refusal_remedy(said)
         if remedy is not None:
