@@ -16,13 +16,14 @@ def run(settings: Settings) -> None:
 
     from app.actors.declare import ORCHESTRATE, declare_orchestrator
     from app.actors.heartbeat import Heartbeat
+    from app.actors.lanes import Lanes
     from app.wire import Beat
     from app.wiring import control_plane
 
     stop = Stop().listen()
     name = process_name("orchestrator")
     with control_plane(settings, "orchestrator", threads=settings.orchestrator_threads) as plane:
-        declare_orchestrator(plane.broker, plane.control.advance.advance)
+        declare_orchestrator(plane.broker, Lanes(plane.control.advance.advance_many))
         heartbeat = Heartbeat(
             plane.control.presence.beat,
             lambda: Beat(

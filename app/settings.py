@@ -179,9 +179,9 @@ class Settings:
         help="orchestrator processes that 'callboard up' starts",
     )
     orchestrator_threads: int = setting(
-        4,
+        16,
         "CALLBOARD_ORCHESTRATOR_THREADS",
-        help="executions advanced at once in one orchestrator process",
+        help="executions that one orchestrator process takes in hand at once",
     )
     grace: float = setting(
         10.0,

@@ -51,17 +51,27 @@ class Batcher(Generic[T, R]):
 
     def __call__(self, item: T) -> R:
         """The answer for *item*; raises what ``send`` raised for the batch it was in."""
-        slot: _Slot[T, R] = _Slot(item)
+        return self.many([item])[0]
+
+    def many(self, items: Sequence[T]) -> list[R]:
+        """The answers for *items*, in order; raises as soon as one of their batches failed."""
+        slots: list[_Slot[T, R]] = [_Slot(item) for item in items]
+        if not slots:
+            return []
         with self._lock:
-            self._gathered.append(slot)
+            self._gathered += slots
             waits, self._busy = self._busy, True
-        if waits:
-            slot.gate.acquire()
-        if not slot.done:
+        if not waits:
             self._send_gathered()
-        if slot.error is not None:
-            raise slot.error
-        return slot.answer
+        for slot in slots:
+            if not slot.done:
+                slot.gate.acquire()
+            if not slot.done:
+                self._send_gathered()
+        for slot in slots:
+            if slot.error is not None:
+                raise slot.error
+        return [slot.answer for slot in slots]
 
     def _send_gathered(self) -> None:
         """Send a batch, wake its callers, and hand over to the first who came meanwhile."""

@@ -7,6 +7,7 @@ the orchestrator's: ``throws`` keeps such tracebacks out of the log.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import dramatiq
 from dramatiq import Broker
@@ -34,15 +35,19 @@ def declare_orchestrator(broker: Broker, advance: Callable[[int], int]) -> None:
 
 
 def declare_steps(
-    broker: Broker, run: Callable[[Pointer], None], kinds: Iterable[str], queues: Iterable[str]
+    broker: Broker, run: Callable[[Pointer, int], None], kinds: Iterable[str], queues: Iterable[str]
 ) -> None:
-    """One actor per tool kind, and the queues its messages come on."""
+    """One actor per tool kind, and the queues its messages come on.
+
+    ``run(pointer, count)``: *count* iterations of a loop from that of *pointer* on, or one step.
+    """
     names = list(queues)
     for queue in names:
         broker.declare_queue(queue)
 
-    def perform(execution_id: int, step: str, visit: int, iteration: int, attempt: int) -> None:
-        run(Pointer(execution_id, step, visit, iteration, attempt))
+    def perform(*pointer: Any) -> None:
+        *place, count = pointer if len(pointer) > len(Pointer._fields) else (*pointer, 1)
+        run(Pointer(*place), count)
 
     for kind in kinds:
         actor = dramatiq.actor(

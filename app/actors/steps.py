@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
@@ -17,37 +17,30 @@ import structlog
 
 from app import failpoints
 from app.actors.artifacts import KeptArtifacts
-from app.actors.batch import Batcher
+from app.actors.attempt import Attempt
+from app.actors.chunks import Chunks, Granted
 from app.actors.fetching import Asker, Fetched, Fetcher, referring
 from app.actors.printing import Printer
-from app.actors.reporting import explained, failed_instead, masked, printable, report_of
+from app.actors.reporting import explained, masked, printable, report_of
 from app.actors.secrets import SECRETS
 from app.actors.sequence import Outcome, TaskSequence
+from app.actors.settling import Settler
 from app.actors.shipping import Shipper
 from app.actors.vault import Vault, Vaults
 from app.engine.language.checks import whole
 from app.engine.language.parse import parse_step
 from app.engine.language.tasks import Kinds
-from app.engine.masking import Masker
 from app.engine.playbook import Step
 from app.engine.ports import Pointer
 from app.engine.templates.scope import Scope
 from app.engine.templates.template import render
-from app.errors import (
-    CallboardError,
-    ForbiddenError,
-    ToolError,
-    UnauthorizedError,
-    UnavailableError,
-)
-from app.services.large import size_of
+from app.errors import CallboardError, ToolError, UnavailableError
 from app.services.work import Worked
 from app.settings import Settings
-from app.tools import Context
+from app.tools import Context, Lodge
 from app.wire import (
     Claim,
     ClaimAnswer,
-    Exchange,
     PointerWire,
     Report,
     ReportAnswer,
@@ -56,39 +49,8 @@ from app.wire import (
 
 log = structlog.get_logger(__name__)
 
-#: An answer, and with a granted claim the step it is about.
-_Answer = tuple[ClaimAnswer, dict[str, Any] | None] | tuple[ReportAnswer, None]
-
 #: Characters of what a step printed that stay with its event.
 TAIL = 2_000
-#: Bytes of a result above which its report is sent alone.
-ALONE = 262_144
-#: Refusals (not outages) after which a report becomes a plain failure.
-REFUSALS = 5
-#: Errors that say nothing against the item itself.
-AWAY = (UnavailableError, UnauthorizedError, ForbiddenError)
-_LONGEST_PAUSE = 10.0
-
-
-@dataclass(slots=True)
-class Attempt:
-    """One attempt in progress. ``stop`` ends its tool; ``reason`` says why: fenced or shutdown."""
-
-    pointer: Pointer
-    stop: threading.Event = field(default_factory=threading.Event)
-    reason: str | None = None
-    #: Takes what it prints, from the moment that there is something to run.
-    printer: Printer | None = None
-    masker: Masker = field(default_factory=Masker)
-
-    def end(self, reason: str) -> None:
-        self.reason = self.reason or reason
-        self.stop.set()
-
-    @property
-    def tail(self) -> str | None:
-        """The end of what it printed."""
-        return self.printer.tail if self.printer else None
 
 
 class Runner:
@@ -113,69 +75,115 @@ class Runner:
         self._vaults = Vaults(work, name, secrets, settings=settings)
         if on_secret is not None:
             self._vaults.on_secret = on_secret
-        self._exchange = Batcher[Claim | Report, _Answer](self._send)
-        self._work = work
+        self._settler = Settler(work, name)
+        self._chunks = Chunks(self, self._settler, work, name)
         self._fetcher = Fetcher(work)
         self._shipper = Shipper(work.logs, name)
         self._running: dict[Pointer, Attempt] = {}
         self._lock = threading.Lock()
-        self._stopping = threading.Event()
         self._claimed = self._reported = 0
         self._claimed_at = time.monotonic()
         self._steps = _StepCache(kinds)
 
     # ------------------------------------------------------------------ one message
-    def run(self, pointer: Pointer) -> None:
+    def run(self, pointer: Pointer, count: int = 1) -> None:
         """Do what the pointer says; returns when the message may be acked.
 
-        Raises ``UnavailableError`` while shutting down, so that the message goes back.
+        With a *count* it covers so many iterations of a loop, from that of *pointer* on. Raises
+        ``UnavailableError`` while shutting down, so that the message goes back.
         """
-        if self._stopping.is_set():
+        if self._settler.is_stopping:
             raise UnavailableError("this worker is shutting down")
-        attempt = Attempt(pointer)
-        with self._lock:
-            if pointer in self._running:
-                return  # the same pointer, delivered again while we work on it
-            self._running[pointer] = attempt
+        if count > 1:
+            self._chunks.run(pointer, count)
+            return
+        attempt = self.enter(pointer)
+        if attempt is None:
+            return
         try:
-            with structlog.contextvars.bound_contextvars(
-                execution_id=pointer.execution_id, step=str(pointer.key)
-            ):
-                self._claim_and_run(attempt)
+            answer, raw = self._settler.settle(self.claim_of(attempt))
+            if self.granted(attempt, answer):
+                report = self.work(Granted(attempt, answer, raw))
+                if report is not None:
+                    self.reported(self._settler.settle(report, urgent=True)[0])
         finally:
-            with self._lock:
-                self._running.pop(pointer, None)
+            self.leave(attempt)
 
-    def _claim_and_run(self, attempt: Attempt) -> None:
+    def enter(self, pointer: Pointer) -> Attempt | None:
+        """Take the attempt in hand; None where it is: its pointer was delivered again meanwhile."""
         # The same worker claims an attempt under the same key: a claim whose answer was lost is
         # answered again instead of being refused for ever.
-        place = ":".join(map(str, attempt.pointer)).encode()
-        key = f"{self.name[-60:]}:{blake2b(place, digest_size=16).hexdigest()}"
-        claim = Claim(**attempt.pointer._asdict(), key=key)
-        answer, raw = self._insist(claim)
+        place = ":".join(map(str, pointer)).encode()
+        attempt = Attempt(
+            pointer, f"{self.name[-60:]}:{blake2b(place, digest_size=16).hexdigest()}"
+        )
+        with self._lock:
+            if pointer in self._running:
+                return None
+            self._running[pointer] = attempt
+        return attempt
+
+    def leave(self, attempt: Attempt) -> None:
+        """Let go of it, done or not."""
+        with self._lock:
+            self._running.pop(attempt.pointer, None)
+
+    @staticmethod
+    def claim_of(attempt: Attempt) -> Claim:
+        return Claim(**attempt.pointer._asdict(), key=attempt.key)
+
+    def granted(self, attempt: Attempt, answer: ClaimAnswer) -> bool:
+        """Whether its claim was granted."""
         with self._lock:
             self._claimed += 1
             self._claimed_at = time.monotonic()
         if not answer.granted:
-            log.info("claim.refused", reason=answer.reason)
-            return
-        if raw is None:
-            # Granted, but the control plane cannot say what to run: the step must end all the same.
-            error = {"kind": "internal", "message": answer.reason or "no step", "retryable": False}
-            self._report(attempt, Outcome(error=error), 0.0, key)
-            return
-        failpoints.before("worker.run")
-        started = time.perf_counter()
-        try:
-            outcome = self._execute(attempt, raw, answer)
-        except Exception as exc:  # a bug of ours or of a tool must end the step, not hang it
-            log.exception("step.crashed")
-            message = f"{type(exc).__name__}: {exc}"
-            outcome = Outcome(error={"kind": "internal", "message": message, "retryable": False})
-        failpoints.after("worker.run")
-        self._report(attempt, outcome, (time.perf_counter() - started) * 1000, key)
+            with _told_of(attempt.pointer):
+                log.info("claim.refused", reason=answer.reason)
+        return answer.granted
 
-    def _execute(self, attempt: Attempt, raw: dict[str, Any], answer: ClaimAnswer) -> Outcome:
+    def work(self, granted: Granted, lodge: Lodge | None = None) -> Report | None:
+        """Run what was granted; the report, or None where nobody wants it any more.
+
+        Its process may come from *lodge* and stay there.
+        """
+        attempt, answer, raw = granted.attempt, granted.answer, granted.raw
+        with _told_of(attempt.pointer):
+            if raw is None:
+                # Granted, but the control plane cannot say what to run: the step must end all the same.
+                error = {"kind": "internal", "message": answer.reason or "no step"}
+                return self._report(attempt, Outcome(error={**error, "retryable": False}), 0.0)
+            failpoints.before("worker.run")
+            started = time.perf_counter()
+            try:
+                outcome = self._execute(attempt, raw, answer, lodge)
+            except Exception as exc:  # a bug of ours or of a tool must end the step, not hang it
+                log.exception("step.crashed")
+                message = f"{type(exc).__name__}: {exc}"
+                outcome = Outcome(
+                    error={"kind": "internal", "message": message, "retryable": False}
+                )
+            failpoints.after("worker.run")
+            return self._report(attempt, outcome, (time.perf_counter() - started) * 1000)
+
+    def given_back(self, attempt: Attempt) -> Report:
+        """The report of an attempt that was claimed and that others shall run."""
+        return Report(**attempt.pointer._asdict(), key=attempt.key, outcome="interrupted")
+
+    def reported(self, answer: ReportAnswer) -> None:
+        """Take note of what became of a report."""
+        with self._lock:
+            self._reported += 1
+        if not answer.accepted:
+            log.info("report.refused", reason=answer.reason)
+
+    def _execute(
+        self,
+        attempt: Attempt,
+        raw: dict[str, Any],
+        answer: ClaimAnswer,
+        lodge: Lodge | None,
+    ) -> Outcome:
         step = _work_of(self._steps.get(raw), attempt.pointer)
         variables = answer.variables or Variables()
         seconds = step.timeout or self._settings.step_timeout
@@ -205,6 +213,7 @@ class Runner:
                 self._fetcher, asker, self.name, attempt.masker, self._settings
             ),
             log=printer.log,
+            lodge=lodge,
         )
         elsewhere = frozenset(referring(variables.results, variables.ctx))
         outcome = TaskSequence(step, scope, context, deadline, resume, elsewhere=elsewhere).run()
@@ -219,26 +228,23 @@ class Runner:
         return self._settings.home / "work" / str(execution_id)
 
     # ------------------------------------------------------------------ its report
-    def _report(self, attempt: Attempt, outcome: Outcome, duration_ms: float, key: str) -> None:
+    def _report(self, attempt: Attempt, outcome: Outcome, duration_ms: float) -> Report | None:
         if attempt.reason == "fenced":
             # Somebody else has it, or the execution has ended.
             if attempt.printer is not None:
                 self._shipper.abandon(attempt.printer)
-            return
+            return None
         # First, so that whoever sees the end finds all of it; but it is not waited for.
         output = self._shipper.end(attempt.printer) if attempt.printer else []
         place = {
             **attempt.pointer._asdict(),
-            "key": key,
+            "key": attempt.key,
             "duration_ms": duration_ms,
             "tail": printable(attempt.tail),
         }
         report = self._told(attempt, place, outcome)
-        answer, _ = self._insist(report.model_copy(update={"output": output}), urgent=True)
-        with self._lock:
-            self._reported += 1
-        if not answer.accepted:
-            log.info("report.refused", reason=answer.reason)
+        report.output = output
+        return report
 
     def _told(self, attempt: Attempt, place: Mapping[str, Any], outcome: Outcome) -> Report:
         """The report; one that cannot be made must end the step all the same, and tell no secret."""
@@ -251,51 +257,6 @@ class Runner:
             message = f"the outcome could not be reported: {type(exc).__name__}"
             error = {"kind": "internal", "message": message, "retryable": False}
             return report_of(place, Outcome(error=error), reason=attempt.reason, most=most)
-
-    # ------------------------------------------------------------------ talking to the control plane
-    def _send(self, items: Sequence[Claim | Report]) -> list[_Answer]:
-        """Settle claims and reports of several threads in one request; answers in their order."""
-        claims = [item for item in items if isinstance(item, Claim)]
-        reports = [item for item in items if isinstance(item, Report)]
-        answer = self._work.exchange(Exchange(worker=self.name, claims=claims, reports=reports))
-        claimed = ((each, answer.steps.get(each.step or "")) for each in answer.claims)
-        reported = ((each, None) for each in answer.reports)
-        return [next(claimed) if isinstance(item, Claim) else next(reported) for item in items]
-
-    def _insist(self, item: Claim | Report, *, urgent: bool = False) -> Any:
-        """Repeat *item* until it is answered: a claim or report of unknown fate must be settled.
-
-        Whatever error comes, it settles nothing: given up, the attempt would stay claimed by a
-        living worker that does not run it. An item that is refused takes no batch along, and a
-        report refused again and again becomes a plain failure. While shutting down only an
-        *urgent* item is repeated, and not for ever.
-        """
-        pause, tries, refused = 0.1, 0, 0
-        while True:
-            try:
-                return self._settle(item, alone=refused > 0)
-            except CallboardError as exc:
-                tries += 1
-                refused += not isinstance(exc, AWAY)
-                if self._stopping.is_set() and (not urgent or tries > 5):
-                    raise UnavailableError(str(exc)) from exc
-                log.warning("control_plane.unsettled", error=str(exc), tries=tries)
-                if refused >= REFUSALS and isinstance(item, Report):
-                    item = failed_instead(item, exc)
-                # Full jitter spreads the return of many workers.
-                self._stopping.wait(random.uniform(0, pause))  # noqa: S311 (guards nothing)
-                pause = min(pause * 2, _LONGEST_PAUSE)
-
-    def _settle(self, item: Claim | Report, *, alone: bool) -> _Answer:
-        """One try; large results travel alone, so that a batch stays below what the API takes."""
-        point = "worker.claim"
-        if isinstance(item, Report):
-            point = "worker.report"
-            alone = alone or size_of([item.result, item.ctx, item.error]) > ALONE
-        failpoints.before(point)
-        answer = self._send([item])[0] if alone else self._exchange(item)
-        failpoints.after(point)
-        return answer
 
     # ------------------------------------------------------------------ from outside
     def running(self) -> list[PointerWire]:
@@ -329,7 +290,7 @@ class Runner:
 
     def begin_shutdown(self) -> None:
         """Stop insisting on a control plane that does not answer."""
-        self._stopping.set()
+        self._settler.begin_shutdown()
 
     def interrupt(self) -> int:
         """Stop everything that still runs; it is given back, which costs no attempt. How many."""
@@ -338,6 +299,13 @@ class Runner:
         for attempt in attempts:
             attempt.end("shutdown")
         return len(attempts)
+
+
+def _told_of(pointer: Pointer) -> AbstractContextManager[object]:
+    """What is logged inside names the attempt."""
+    return structlog.contextvars.bound_contextvars(
+        execution_id=pointer.execution_id, step=str(pointer.key)
+    )
 
 
 class _StepCache:

@@ -10,6 +10,7 @@ from dramatiq.broker import Broker
 from dramatiq.errors import BrokerConnectionError
 from dramatiq.message import Message
 
+from app.brokers.chunks import Chunk, chunks
 from app.engine.ports import Dispatch
 from app.errors import UnavailableError
 
@@ -47,7 +48,7 @@ class DramatiqDispatcher:
 
     def dispatch(self, steps: Sequence[Dispatch]) -> None:
         """Send all of these pointers; returns when the broker holds them. Raises UnavailableError."""
-        self._send([(_message(step), _milliseconds(step.delay)) for step in steps])
+        self._send([(_message(chunk), _milliseconds(chunk.first.delay)) for chunk in chunks(steps)])
 
     def wake(self, execution_ids: Iterable[int], *, delay: float = 0.0) -> None:
         """Ask for ``advance`` of these executions, now or after *delay* seconds.
@@ -97,11 +98,13 @@ def _translated() -> Iterator[None]:
         ) from exc
 
 
-def _message(step: Dispatch) -> Message[Any]:
+def _message(chunk: Chunk) -> Message[Any]:
+    step, length = chunk
     # The id is random, so that a broker which drops repeated ids never takes a pointer sent again
     # for the first one; the nonce is kept for people who read messages.
     options = {"nonce": step.nonce} if step.nonce else {}
-    return Message(step.queue, step.tool, tuple(step.pointer), {}, options)
+    args = (*step.pointer, length) if length > 1 else tuple(step.pointer)
+    return Message(step.queue, step.tool, args, {}, options)
 
 
 def _wake(execution_id: int) -> Message[Any]:

@@ -108,6 +108,21 @@ class Overdue:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What a transaction will surely read, so that it may come along with the locks.
+
+    ``after``: by execution the seq after which its events are wanted. ``attempts``: the keys whose
+    state is.
+    """
+
+    after: Mapping[int, int] = field(default_factory=dict)
+    attempts: Sequence[tuple[int, StepKey]] = ()
+
+
+NOTHING = Ahead()
+
+
 class LogTransaction(Protocol):
     """The log, with the executions it was opened for locked until the end of the transaction."""
 
@@ -131,8 +146,10 @@ class LogTransaction(Protocol):
     def append(self, execution_id: int, drafts: Sequence[Draft]) -> list[Entry]:
         """Append in order with the next seqs; visible to others after the transaction commits.
 
-        Raises ``DuplicateEventError`` (and the transaction is lost) where a unique key refuses.
-        The summary row of the execution is written along with its first and its last event.
+        Raises ``DuplicateEventError`` (and the transaction is lost) where a unique key refuses: at
+        once, with the next read, or at the latest on leaving the transaction. The summary row of
+        the execution is written along with its first and its last event. What the store adds to
+        an entry (``event_id``, ``at``) is known to later reads only.
         """
 
     def begin(self, execution_id: int) -> None:
@@ -146,9 +163,11 @@ class EventLog(Protocol):
     """The append-only truth. Implementations: ``store.events`` (Postgres) and ``store.memory``."""
 
     def transaction(
-        self, execution_ids: Iterable[int], *, durable: bool = True
+        self, execution_ids: Iterable[int], *, durable: bool = True, ahead: Ahead = NOTHING
     ) -> AbstractContextManager[LogTransaction]:
         """Lock these executions (in ascending order) and commit on leaving, or roll back on an error.
+
+        What is named in *ahead* costs no round trip of its own when it is read.
 
         ``durable=False`` lets the commit return before it is on disk: only for events whose loss
         is harmless (claims). Raises ``UnavailableError`` where the database does not answer.
@@ -334,7 +353,8 @@ class Dispatcher(Protocol):
 class Dispatch(NamedTuple):
     """A pointer on its way: the actor (tool kind), its queue, and the delay in seconds.
 
-    ``nonce`` tells a second sending of the same pointer from a duplicate of the first.
+    ``nonce`` tells a second sending of the same pointer from a duplicate of the first. ``pace`` is
+    how many seconds one of its kind takes, where that is known: short ones may travel together.
     """
 
     pointer: Pointer
@@ -342,6 +362,7 @@ class Dispatch(NamedTuple):
     queue: str
     delay: float = 0.0
     nonce: int = 0
+    pace: float | None = None
 
 
 Clock = Callable[[], float]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -10,14 +10,16 @@ import structlog
 from app import failpoints
 from app.engine.decide import Limits, decide
 from app.engine.entry import Entry, UnknownEventError
-from app.engine.events import Event, ExecutionFailed, StepScheduled
+from app.engine.events import Event, ExecutionFailed, StepDone, StepScheduled
 from app.engine.ports import (
+    Ahead,
     Clock,
     Dispatch,
     Dispatcher,
     Draft,
     DuplicateEventError,
     EventLog,
+    LogTransaction,
     NewId,
     Pointer,
 )
@@ -44,6 +46,42 @@ class Cached:
 
     state: Execution
     values: Values
+
+
+@dataclass(slots=True)
+class Turn:
+    """One execution's share of a transaction: what was *known* and *read*, and what follows.
+
+    ``cached`` is where it stands then.
+    """
+
+    execution_id: int
+    known: Cached
+    read: Sequence[Entry]
+    cached: Cached
+    events: Sequence[Event] = ()
+    entries: Sequence[Entry] = ()
+
+    @property
+    def again(self) -> bool:
+        """The outcome of what was decided was there already: there is more to decide."""
+        return bool(taken(self.entries))
+
+    def pointers(self, now: float) -> list[Dispatch]:
+        """Where the work is that was scheduled."""
+        done, paces = taken(self.entries), _paces(self.read)
+        return [
+            Dispatch(
+                Pointer(self.execution_id, event.step, event.visit, event.iteration, event.attempt),
+                tool=event.tool,
+                queue=event.queue,
+                delay=max(0.0, event.not_before - now) if event.not_before else 0.0,
+                nonce=entry.seq,
+                pace=paces.get(event.step),
+            )
+            for entry in self.entries
+            if isinstance(event := entry.event, StepScheduled) and event.key not in done
+        ]
 
 
 class Advance:
@@ -99,14 +137,34 @@ class Advance:
             log.exception("advance.failed", execution_id=execution_id)
             return self._give_up(execution_id, exc)
 
+    def advance_many(self, execution_ids: Sequence[int]) -> list[int | CallboardError]:
+        """As ``advance`` for each of them, in order; what that would raise is returned.
+
+        Where that works all of it is one transaction, and one publish.
+        """
+        done: dict[int, int] = {}
+        if len(execution_ids) > 1:
+            try:
+                turns = self._advance(execution_ids)
+                done = {turn.execution_id: len(turn.entries) for turn in turns if not turn.again}
+            except Exception as exc:  # noqa: BLE001 (each says so again, for itself alone)
+                log.info("advance.one_by_one", executions=len(execution_ids), error=str(exc))
+        return [done[i] if i in done else self._answer(i) for i in execution_ids]
+
+    def _answer(self, execution_id: int) -> int | CallboardError:
+        try:
+            return self.advance(execution_id)
+        except CallboardError as exc:
+            return exc
+
     def _advance_on(self, execution_id: int) -> int:
         """Decide, and again where the outcome of what was decided was there already."""
         count = 0
-        while entries := self._advance(execution_id):
-            count += len(entries)
-            if not taken(entries):
-                break
-        return count
+        while True:
+            (turn,) = self._advance([execution_id])
+            count += len(turn.entries)
+            if not turn.again:
+                return count
 
     def due(self, execution_id: int, state: Execution) -> int:
         """How many events follow from *state* and are not in the log. Writes nothing."""
@@ -124,35 +182,44 @@ class Advance:
         cached = self._cache.get(execution_id)
         return None if cached is None else cached.state
 
-    def _advance(self, execution_id: int) -> Sequence[Entry]:
-        with self._log.transaction([execution_id]) as tx:
-            known = self._cache.get(execution_id) or Cached(NEW, Values())
-            read = tx.read(execution_id, after=known.state.version)
-            cached = _fold(known, read)
-            if not cached.state.is_running:
-                self._cache.pop(execution_id)
-                return ()
-            failpoints.before("advance.decide")
-            new = self._inheritance.applied(cached.state, self._decide(execution_id, cached))
-            failpoints.after("advance.decide")
-            if not new:
-                self._cache.put(execution_id, _fold(known, durable(read)))
-                return ()
-            light = [
-                self._storage.lighten(
-                    tx, execution_id, self._family.begin(tx, execution_id, cached.state, event)
-                )
-                for event in new
-            ]
-            failpoints.before("advance.append")
-            entries = tx.append(execution_id, [Draft(event) for event in light])
-            failpoints.after("advance.append")
-            failpoints.before("advance.commit")
-        failpoints.after("advance.commit")
+    def _advance(self, execution_ids: Sequence[int]) -> list[Turn]:
+        """One decision for each of these: read, decided and appended in one transaction."""
+        known = {i: self._cache.get(i) or Cached(NEW, Values()) for i in execution_ids}
+        ahead = Ahead(after={i: cached.state.version for i, cached in known.items()})
+        with self._log.transaction(execution_ids, ahead=ahead) as tx:
+            turns = [self._turn(tx, i, cached) for i, cached in known.items()]
+            decided = [turn for turn in turns if turn.events]
+            if decided:
+                failpoints.before("advance.append")
+                for turn in decided:
+                    drafts = [Draft(event) for event in turn.events]
+                    turn.entries = tx.append(turn.execution_id, drafts)
+                failpoints.after("advance.append")
+                failpoints.before("advance.commit")
+        if decided:
+            failpoints.after("advance.commit")
         # Only now: what was not committed must not be remembered.
-        self._remember(execution_id, cached, entries)
-        self._publish(execution_id, entries)
-        return entries
+        for turn in decided:
+            turn.cached = _fold(turn.cached, turn.entries)
+        for turn in turns:
+            self._remember(turn)
+        self._publish(decided)
+        self._settle(decided)
+        return turns
+
+    def _turn(self, tx: LogTransaction, execution_id: int, known: Cached) -> Turn:
+        """What follows for one execution, as its log shall have it."""
+        read = tx.read(execution_id, after=known.state.version)
+        turn = Turn(execution_id, known, read, _fold(known, read))
+        state = turn.cached.state
+        if not state.is_running:
+            return turn
+        failpoints.before("advance.decide")
+        new = self._inheritance.applied(state, self._decide(execution_id, turn.cached))
+        failpoints.after("advance.decide")
+        begun = (self._family.begin(tx, execution_id, state, event) for event in new)
+        turn.events = [self._storage.lighten(tx, execution_id, event) for event in begun]
+        return turn
 
     def _give_up(self, execution_id: int, reason: Exception) -> int:
         message = f"the engine could not go on: {type(reason).__name__}: {reason}"
@@ -180,39 +247,52 @@ class Advance:
                 else:
                     self._reader.fetch(execution_id, needed.wanted, values)
 
-    def _remember(self, execution_id: int, cached: Cached, entries: Sequence[Entry]) -> None:
-        folded = _fold(cached, entries)
-        if folded.state.is_running:
-            self._cache.put(execution_id, folded)
+    def _remember(self, turn: Turn) -> None:
+        if not turn.cached.state.is_running:
+            self._cache.pop(turn.execution_id)
+        elif turn.entries:
+            self._cache.put(turn.execution_id, turn.cached)
         else:
-            self._cache.pop(execution_id)
-            self._family.settle(execution_id, folded.state)
+            self._cache.put(turn.execution_id, _fold(turn.known, durable(turn.read)))
+
+    def _settle(self, turns: Sequence[Turn]) -> None:
+        """See to the families of those that ended. Trouble with one keeps no other waiting."""
+        trouble = None
+        for turn in turns:
+            state = turn.cached.state
+            if state.is_running:
+                continue
+            try:
+                self._family.settle(turn.execution_id, state)
+            except CallboardError as exc:
+                trouble = exc
             log.info(
                 "execution.ended",
-                execution_id=execution_id,
-                path=folded.state.path,
-                status=folded.state.status,
+                execution_id=turn.execution_id,
+                path=state.path,
+                status=state.status,
             )
+        if trouble is not None:
+            raise trouble
 
-    def _publish(self, execution_id: int, entries: Sequence[Entry]) -> None:
-        now = self._clock()
-        done = taken(entries)
-        pointers = [
-            Dispatch(
-                Pointer(execution_id, event.step, event.visit, event.iteration, event.attempt),
-                tool=event.tool,
-                queue=event.queue,
-                delay=max(0.0, event.not_before - now) if event.not_before else 0.0,
-                nonce=entry.seq,
-            )
-            for entry in entries
-            if isinstance(event := entry.event, StepScheduled) and event.key not in done
-        ]
+    def _publish(self, turns: Sequence[Turn]) -> None:
+        pointers = [pointer for turn in turns for pointer in turn.pointers(self._clock())]
         if pointers:
             failpoints.before("advance.publish")
             self._dispatcher.dispatch(pointers)
             failpoints.after("advance.publish")
-        self._family.wake(execution_id, [entry.event for entry in entries])
+        for turn in turns:
+            self._family.wake(turn.execution_id, turn.events)
+
+
+def _paces(entries: Iterable[Entry]) -> dict[str, float]:
+    """How many seconds an iteration took, by loop, of those that ended in *entries*."""
+    taken: dict[str, list[float]] = {}
+    for entry in entries:
+        event = entry.event
+        if isinstance(event, StepDone) and event.iteration >= 0 and event.duration_ms is not None:
+            taken.setdefault(event.step, []).append(event.duration_ms / 1000)
+    return {step: sum(each) / len(each) for step, each in taken.items()}
 
 
 def _fold(cached: Cached, entries: Sequence[Entry]) -> Cached:

@@ -33,7 +33,7 @@ from app.errors import UnavailableError
 from app.services.catalog import CatalogService
 from app.services.large import size_of
 from app.services.reading import Reader
-from app.wire import Claim, ClaimAnswer, KeychainPlan, PartRef, Resume, Variables
+from app.wire import ClaimAnswer, KeychainPlan, PartRef, PointerWire, Resume, Variables
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +49,7 @@ SMALL_LOOP = 100
 class Granted:
     """A claim that was granted, and the seq of the ``step.scheduled`` it is about."""
 
-    claim: Claim
+    claim: PointerWire
     scheduled_seq: int
 
 
@@ -74,6 +74,13 @@ class Briefing:
             for item in claims
         ]
         return answers, steps
+
+    def scheduled(self, items: Sequence[Granted]) -> list[tuple[Granted, StepScheduled]]:
+        """Each of *items* with the event it is about."""
+        places = [(item.claim.execution_id, item.scheduled_seq) for item in items]
+        found = self._reader.events(places)
+        events = ((item, found[place]) for item, place in zip(items, places, strict=True))
+        return [(item, event) for item, event in events if isinstance(event, StepScheduled)]
 
     def value(self, place: Place, item: int | None = None) -> bytes:
         """What an answer refers to, as JSON. Raises ``MissingValueError``."""

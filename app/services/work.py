@@ -7,6 +7,7 @@ nothing.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,8 +28,10 @@ from app.engine.events import (
     StepStarted,
 )
 from app.engine.ports import (
+    Ahead,
     AttemptState,
     Clock,
+    Dispatch,
     Dispatcher,
     Draft,
     DuplicateEventError,
@@ -108,6 +111,7 @@ class _Turn:
     claims: list[ClaimAnswer | Granted] = field(default_factory=list)
     reports: list[ReportAnswer] = field(default_factory=list)
     late: list[Report] = field(default_factory=list)
+    released: list[Granted] = field(default_factory=list)
     woken: set[int] = field(default_factory=set)
 
 
@@ -160,6 +164,7 @@ class Work:
         if turn.woken:
             self._wake(turn.woken)
         self._keep_late(turn.late, request.worker)
+        self._send_alone(turn.released)
         failpoints.before("exchange.answer")
         claims, steps = self._briefing.answers(turn.claims)
         failpoints.after("exchange.answer")
@@ -167,17 +172,22 @@ class Work:
 
     def _judge(self, request: Exchange, pool: str | None) -> _Turn:
         """Judge everything in *request*, and append what counts, in one transaction."""
-        items: list[PointerWire] = [*request.reports, *request.claims]
+        items: list[PointerWire] = [*request.reports, *request.claims, *request.released]
         ids = {item.execution_id for item in items}
         # Losing a claim only means that the step is claimed again; a report must be on disk.
-        with self._log.transaction(ids, durable=bool(request.reports)) as tx:
-            places = list(dict.fromkeys(_place(item) for item in items))
+        places = list(dict.fromkeys(_place(item) for item in items))
+        ahead = Ahead(attempts=places)
+        with self._log.transaction(ids, durable=bool(request.reports), ahead=ahead) as tx:
             states, ended, paused = tx.attempts(places), tx.ended(ids), tx.paused(ids)
             turn = _Turn(request.worker, pool, states, ended, paused)
             for report in request.reports:
                 self._judge_report(tx, turn, report)
             for claim in request.claims:
                 self._judge_claim(turn, claim)
+            for pointer in request.released:
+                state = states[_place(pointer)]
+                if _refusal(pointer, state, turn) is None and state.started_key is None:
+                    turn.released.append(Granted(pointer, state.scheduled_seq))
             for execution_id, drafts in sorted(turn.drafts.items()):
                 tx.append(execution_id, drafts)
             failpoints.before("exchange.commit")
@@ -328,6 +338,20 @@ class Work:
         """The moment *seconds* from now; a wait that makes no sense is none, or the longest."""
         return self._clock() + min(seconds if seconds > 0 else 0.0, LONGEST_WAIT)
 
+    def _send_alone(self, released: Sequence[Granted]) -> None:
+        """Send what nobody has claimed again, so that whoever is free takes it."""
+        if not released:
+            return
+        try:
+            self._dispatcher.dispatch(
+                [
+                    Dispatch(_pointer(item.claim), event.tool, event.queue, pace=math.inf)
+                    for item, event in self._briefing.scheduled(released)
+                ]
+            )
+        except UnavailableError as exc:
+            log.warning("release.not_sent", steps=len(released), error=str(exc))
+
     def _wake(self, ids: set[int]) -> None:
         try:
             failpoints.before("exchange.wake")
@@ -355,6 +379,10 @@ class Work:
                     step=report.step,
                     error=str(exc),
                 )
+
+
+def _pointer(wire: PointerWire) -> Pointer:
+    return Pointer(wire.execution_id, wire.step, wire.visit, wire.iteration, wire.attempt)
 
 
 def _place(pointer: PointerWire) -> Place:

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from app.engine.entry import Entry
 from app.engine.events import StepKey, StepStarted
-from app.engine.ports import AttemptState, Draft, LogTransaction, Pointer
+from app.engine.ports import NOTHING, Ahead, AttemptState, Draft, LogTransaction, Pointer
 from app.errors import UnavailableError
 from app.simulation.agenda import Agenda
 from app.simulation.mutants import NONE, Mutant
@@ -149,7 +149,11 @@ class StoreTwin(MemoryLog):
     # ------------------------------------------------------------------ writing
     @contextmanager
     def transaction(
-        self, execution_ids: Iterable[int], *, durable: bool = True
+        self,
+        execution_ids: Iterable[int],
+        *,
+        durable: bool = True,
+        ahead: Ahead = NOTHING,  # noqa: ARG002 (nothing here is far away)
     ) -> Iterator[LogTransaction]:
         self._world.comma("before a transaction")
         self._answer()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +21,8 @@ from app.engine.events import (
     StepKey,
 )
 from app.engine.ports import (
+    NOTHING,
+    Ahead,
     AttemptState,
     Draft,
     ExecutionFilter,
@@ -64,16 +67,27 @@ class _Head:
 
 
 class PostgresTransaction:
-    """An open transaction that holds the locks of its executions; see ``LogTransaction``."""
+    """An open transaction that holds the locks of its executions; see ``LogTransaction``.
 
-    def __init__(self, connection: Connection, heads: dict[int, _Head]) -> None:
+    What is appended is gathered, and written by one statement together with the commit, or before
+    something is read.
+    """
+
+    def __init__(self, connection: Connection, heads: dict[int, _Head], found: Found) -> None:
         self.connection = connection
         self._heads = heads
+        self._found = found
+        self._gathered: list[tuple[int, _Head, Row]] = []
+        #: The executions of the statement that is being written.
+        self._writing: tuple[int, ...] = ()
         self._wrote = False
         self._lost: Exception | None = None
 
     def read(self, execution_id: int, *, after: int = 0) -> list[Entry]:
-        self._refuse_if_lost()
+        self._write()
+        known = self._found.read(execution_id, after)
+        if known is not None and not self._wrote:
+            return known
         return _read(self.connection, execution_id, after=after)
 
     def last_seq(self, execution_id: int) -> int:
@@ -89,14 +103,13 @@ class PostgresTransaction:
     def attempts(
         self, keys: Iterable[tuple[int, StepKey]]
     ) -> dict[tuple[int, StepKey], AttemptState]:
-        self._refuse_if_lost()
+        self._write()
         wanted = list(dict.fromkeys(keys))
-        columns = [(execution_id, *key) for execution_id, key in wanted]
         if not wanted:
             return {}
-        rows = self.connection.execute(
-            statements.ATTEMPTS, [list(column) for column in zip(*columns, strict=True)]
-        )
+        if not self._wrote and self._found.attempts.keys() >= set(wanted):
+            return {key: self._found.attempts[key] for key in wanted}
+        rows = self.connection.execute(statements.ATTEMPTS, _columns(wanted))
         return {key: _attempt_state(row) for key, row in zip(wanted, rows, strict=True)}
 
     def append(self, execution_id: int, drafts: Sequence[Draft]) -> list[Entry]:
@@ -105,12 +118,10 @@ class PostgresTransaction:
             return []
         rows = [row_of(seq, draft) for seq, draft in enumerate(drafts, head.seq + 1)]
         after = head.after(drafts)
-        with self._losing(execution_id):
-            stored = self._insert(execution_id, after, rows)
+        self._gathered += ((execution_id, after, row) for row in rows)
         self._heads[execution_id] = after
-        self._wrote = True
         return [
-            Entry(execution_id, row.seq, stored_event(draft.event, row), *stored[row.seq])
+            Entry(execution_id, row.seq, stored_event(draft.event, row))
             for draft, row in zip(drafts, rows, strict=True)
         ]
 
@@ -122,28 +133,62 @@ class PostgresTransaction:
     def store_value(self, execution_id: int, name: str, value: Any, *, source_step: str) -> None:
         self._head(execution_id)
         text = encoding.dumps(value).decode()
-        with self._losing(execution_id):
+        with self._losing():
             self.connection.execute(statements.STORE_VALUE, [execution_id, name, text, source_step])
         self._wrote = True
 
     def finish(self) -> None:
-        """Commit, or say again what lost the transaction where earlier writes were lost with it."""
+        """Write and commit, or say again what lost the transaction where earlier writes were lost with it."""
         if self._lost is None:
-            self.connection.execute(statements.COMMIT, prepare=False)
+            with self._losing(), self.connection.pipeline():
+                self._insert()
+                self.connection.execute(statements.COMMIT, prepare=False)
         elif self._wrote:
             raise self._lost
 
+    def _write(self) -> None:
+        """Have all that was appended in the database, so that it can be read there."""
+        self._refuse_if_lost()
+        if self._gathered:
+            with self._losing(), self.connection.pipeline():
+                self._insert()
+            self._wrote = True
+
+    def _insert(self) -> None:
+        """Insert what was gathered, and the projection's row along with first and last events."""
+        if not self._gathered:
+            return
+        self._writing = tuple(dict.fromkeys(execution_id for execution_id, _, _ in self._gathered))
+        places = (
+            [execution_id for execution_id, _, _ in self._gathered],
+            [head.catalog_id for _, head, _ in self._gathered],
+            [head.parent_execution_id for _, head, _ in self._gathered],
+        )
+        rows = [row for _, _, row in self._gathered]
+        columns = (list(column) for column in zip(*rows, strict=True))
+        self.connection.execute(statements.INSERT, [*places, *columns])
+        for execution_id, _, row in self._gathered:
+            if row.type in _PROJECTED:
+                self.connection.execute(_PROJECTED[row.type], {"id": execution_id, "seq": row.seq})
+        self._gathered = []
+
     @contextmanager
-    def _losing(self, execution_id: int) -> Iterator[None]:
+    def _losing(self) -> Iterator[None]:
         """Remember what Postgres refused: it would answer a later COMMIT by rolling back."""
         try:
             yield
         except psycopg.errors.UniqueViolation as exc:
-            self._lost = duplicate(KEYS[exc.diag.constraint_name or ""], execution_id)
+            self._lost = duplicate(KEYS[exc.diag.constraint_name or ""], self._refused(exc))
             raise self._lost from exc
         except psycopg.Error as exc:
             self._lost = translation(exc)
             raise self._lost from exc
+
+    def _refused(self, exc: psycopg.errors.UniqueViolation) -> int:
+        """The execution whose event broke the key: the key's first column, where it is one of ours."""
+        named = _FIRST_COLUMN.search(exc.diag.message_detail or "")
+        execution_id = int(named[1]) if named else 0
+        return execution_id if execution_id in self._writing else self._writing[0]
 
     def _refuse_if_lost(self) -> None:
         if self._lost is not None:
@@ -156,15 +201,20 @@ class PostgresTransaction:
         except KeyError:
             raise not_locked(execution_id) from None
 
-    def _insert(self, execution_id: int, head: _Head, rows: list[Row]) -> dict[int, Any]:
-        """Insert *rows*, and the projection's row along with the first and the last event."""
-        columns = (list(column) for column in zip(*rows, strict=True))
-        parameters = [execution_id, head.catalog_id, head.parent_execution_id, *columns]
-        cursor = self.connection.execute(statements.INSERT, parameters)
-        for row in rows:
-            if row.type in _PROJECTED:
-                self.connection.execute(_PROJECTED[row.type], {"id": execution_id, "seq": row.seq})
-        return {seq: identity for seq, *identity in cursor}
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was read along with the locks; see ``Ahead``."""
+
+    after: Mapping[int, int]
+    entries: Sequence[Entry]
+    attempts: Mapping[tuple[int, StepKey], AttemptState]
+
+    def read(self, execution_id: int, after: int) -> list[Entry] | None:
+        """The events after *after*; None where they were not asked for."""
+        if self.after.get(execution_id) != after:
+            return None
+        return [entry for entry in self.entries if entry.execution_id == execution_id]
 
 
 class PostgresLog:
@@ -175,19 +225,25 @@ class PostgresLog:
 
     @contextmanager
     def transaction(
-        self, execution_ids: Iterable[int], *, durable: bool = True
+        self, execution_ids: Iterable[int], *, durable: bool = True, ahead: Ahead = NOTHING
     ) -> Iterator[LogTransaction]:
         ids = sorted(set(execution_ids))
+        keys = list(dict.fromkeys(ahead.attempts))
         with self._database.raw() as connection:
-            # One round trip; each statement still takes a snapshot of its own, so what HEADS
-            # reads includes whatever the previous holder of the lock committed.
+            # One round trip; each statement still takes a snapshot of its own, so what those after
+            # LOCK read includes whatever the previous holder of the lock committed.
             with connection.pipeline():
                 connection.execute(statements.BEGIN, prepare=False)
                 if not durable:
                     connection.execute(statements.NOT_DURABLE, prepare=False)
                 connection.execute(statements.LOCK, [ids])
                 heads = connection.execute(statements.HEADS, [ids])
-            opened = PostgresTransaction(connection, {i: _Head(*rest) for i, *rest in heads})
+                news = _news(connection, ahead.after)
+                rows = connection.execute(statements.ATTEMPTS, _columns(keys)) if keys else ()
+            states = {key: _attempt_state(row) for key, row in zip(keys, rows, strict=True)}
+            found = Found(ahead.after, _entries(news), states)
+            known = {i: _Head(*rest) for i, *rest in heads}
+            opened = PostgresTransaction(connection, known, found)
             # Left by an error, the connection rolls back when it is returned.
             yield opened
             opened.finish()
@@ -298,6 +354,28 @@ _PROJECTED = {
     "execution.resumed": statements.RESUME_EXECUTION,
     **dict.fromkeys(EXECUTION_ENDS, statements.CLOSE_EXECUTION),
 }
+
+
+#: The first of the values in "Key (execution_id, …)=(1, …) already exists."
+_FIRST_COLUMN = re.compile(r"=\((\d+)[,)]")
+
+
+def _columns(keys: Iterable[tuple[int, StepKey]]) -> list[list[Any]]:
+    """*keys* as the parameters of ``ATTEMPTS``."""
+    return [list(column) for column in zip(*((i, *key) for i, key in keys), strict=True)]
+
+
+def _news(connection: Connection, after: Mapping[int, int]) -> Iterable[tuple[Any, ...]]:
+    """The rows of each of these executions after the seq that is known of it."""
+    if not after:
+        return ()
+    if len(after) > 1:
+        return connection.execute(statements.NEWS, [list(after), list(after.values())])
+    ((execution_id, seq),) = after.items()
+    return connection.execute(
+        f"{statements.READ} AND e.seq > %(after)s ORDER BY e.seq",
+        {"id": execution_id, "after": seq},
+    )
 
 
 def _read(

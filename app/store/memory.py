@@ -22,6 +22,8 @@ from app.engine.events import (
     StepScheduled,
 )
 from app.engine.ports import (
+    NOTHING,
+    Ahead,
     CatalogEntry,
     Clock,
     ExecutionFilter,
@@ -115,6 +117,7 @@ class MemoryLog:
         execution_ids: Iterable[int],
         *,
         durable: bool = True,  # noqa: ARG002 (nothing here outlives the process)
+        ahead: Ahead = NOTHING,  # noqa: ARG002 (nothing here is far away)
     ) -> Iterator[LogTransaction]:
         ids = sorted(set(execution_ids))
         with ExitStack() as held:

@@ -49,13 +49,14 @@ INSERT INTO noetl.event (
     execution_id, catalog_id, parent_execution_id, seq, type, step, visit, iteration, attempt,
     worker, status, error, duration_ms, idempotency_key, payload
 )
-SELECT %s, %s, %s, r.seq, r.type, r.step, r.visit, r.iteration, r.attempt,
-    r.worker, r.status, r.error, r.duration_ms, r.idempotency_key, r.payload::jsonb
-FROM unnest(%b::int[], %b::text[], %b::text[], %b::int[], %b::int[], %b::int[], %b::text[],
-    %b::text[], %b::text[], %b::float8[], %b::text[], %b::text[])
-    AS r(seq, type, step, visit, iteration, attempt, worker,
-        status, error, duration_ms, idempotency_key, payload)
-RETURNING seq, event_id, created_at
+SELECT r.execution_id, r.catalog_id, r.parent_execution_id, r.seq, r.type, r.step, r.visit,
+    r.iteration, r.attempt, r.worker, r.status, r.error, r.duration_ms, r.idempotency_key,
+    r.payload::jsonb
+FROM unnest(%b::bigint[], %b::bigint[], %b::bigint[], %b::int[], %b::text[], %b::text[],
+    %b::int[], %b::int[], %b::int[], %b::text[], %b::text[], %b::text[], %b::float8[], %b::text[],
+    %b::text[])
+    AS r(execution_id, catalog_id, parent_execution_id, seq, type, step, visit, iteration, attempt,
+        worker, status, error, duration_ms, idempotency_key, payload)
 """
 
 OPEN_EXECUTION = """
@@ -88,6 +89,13 @@ WHERE idempotency_key = %s AND type = 'execution.started' AND idempotency_key IS
 """
 
 READ = f"SELECT {_COLUMNS} FROM noetl.event e WHERE e.execution_id = %(id)s"
+
+NEWS = f"""
+SELECT {_COLUMNS} FROM unnest(%s::bigint[], %s::int[]) AS k(id, seq)
+JOIN LATERAL (
+    SELECT * FROM noetl.event WHERE execution_id = k.id AND seq > k.seq ORDER BY seq
+) e ON true
+"""
 
 ENTRIES = f"""
 SELECT {_COLUMNS} FROM unnest(%s::bigint[], %s::int[]) AS k(id, seq)

@@ -15,6 +15,8 @@ from prometheus_client.registry import Collector
 from app.engine.entry import Entry
 from app.engine.events import StepKey
 from app.engine.ports import (
+    NOTHING,
+    Ahead,
     AttemptState,
     Draft,
     EventLog,
@@ -137,9 +139,9 @@ class CountedLog:
 
     @contextmanager
     def transaction(
-        self, execution_ids: Iterable[int], *, durable: bool = True
+        self, execution_ids: Iterable[int], *, durable: bool = True, ahead: Ahead = NOTHING
     ) -> Iterator[LogTransaction]:
-        with self._log.transaction(execution_ids, durable=durable) as tx:
+        with self._log.transaction(execution_ids, durable=durable, ahead=ahead) as tx:
             counted = _CountedTransaction(tx)
             yield counted
         self._metrics.appended(counted.types)

@@ -98,6 +98,19 @@ class NoArtifacts:
         raise ToolError(f"{name!r} cannot be kept here", kind="storage_access")
 
 
+class Lodge(Protocol):
+    """Where a process that ran one iteration of a loop waits for the next."""
+
+    def take(self, breed: Any) -> Any:
+        """The one that waits, where it is of that breed; or None."""
+
+    def keep(self, breed: Any, spare: Any) -> None:
+        """Have *spare* wait."""
+
+    def close(self) -> None:
+        """End the one that waits."""
+
+
 def _discard(_stream: str, _text: str) -> None:
     """Where nobody asked for the output."""
 
@@ -125,6 +138,8 @@ class Context:
     artifacts: Artifacts = field(default_factory=NoArtifacts)
     #: ``log(stream, text)`` with stream stdout or stderr: what the user's code printed.
     log: Callable[[str, str], None] = _discard
+    #: Given to iterations that one message covers: one after the other may use the same process.
+    lodge: Lodge | None = None
 
     @property
     def idempotency_key(self) -> str:

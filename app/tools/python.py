@@ -1,4 +1,5 @@
-"""``python``: runs the playbook's own code in a fresh child process.
+"""``python``: runs the playbook's own code in a child process: a fresh one, or, for short iterations
+of a loop, the one of the iteration before where that left nothing behind.
 
 The result is, in this order: what a top-level ``return`` returns; the global ``result`` where it is
 not None; what ``main`` returns (sync or async, called with the inputs its parameters name); else
@@ -20,6 +21,7 @@ from pydantic import AliasChoices, Field, field_validator
 from app.errors import ToolError
 from app.tools import Context, Tool
 from app.tools.child import frames
+from app.tools.child.keys import NO_KEYS
 from app.tools.child.run import Ended, child_job, exit_error, parse
 from app.tools.child.run import run as run_child
 from app.tools.places import Source
@@ -89,10 +91,13 @@ def run(request: Input, context: Context) -> Any:
 
 def played(request: Input, context: Context, code: str) -> Ended:
     """How the child ended that ran *code*. Raises ``ToolError`` where it gave no result."""
-    keys = request.keys(context)
+    keys, where = request.keys(context), request.where(context, request.python)
+    plain = keys == NO_KEYS and not (request.env or request.cwd or request.deps or where.jailed)
     job = child_job(
         context,
         "python",
+        # The next iteration of its loop may have the process that nothing was brought into.
+        more=context.lodge is not None and plain,
         code=code,
         input=request.input,
         variables=dict(context.variables),
@@ -107,7 +112,6 @@ def played(request: Input, context: Context, code: str) -> Ended:
         auth=keys.auth,
         named=keys.named,
     )
-    where = request.where(context, request.python)
     ended = run_child(job, context, timeout=request.seconds(context), where=where)
     if ended.tag not in {frames.RESULT, frames.NOTHING}:
         raise exit_error(ended, "the python program")

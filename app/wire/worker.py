@@ -164,11 +164,15 @@ class ReportResponse(Wire):
 
 
 class Exchange(Wire):
-    """Reports of what ended and claims of what comes next, settled in one commit."""
+    """Reports of what ended and claims of what comes next, settled in one commit.
+
+    ``released`` came with one message and would have to wait there: they are sent again, each alone.
+    """
 
     worker: str = Field(max_length=200)
     reports: list[Report] = Field(default=[], max_length=1000)
     claims: list[Claim] = Field(default=[], max_length=1000)
+    released: list[PointerWire] = Field(default=[], max_length=1000)
 
 
 class ExchangeAnswer(Wire):

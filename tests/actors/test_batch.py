@@ -106,3 +106,28 @@ def test_an_interrupt_ends_the_sender_and_is_told_to_the_batch() -> None:
     batcher = Batcher(interrupted)
     with pytest.raises(KeyboardInterrupt):
         batcher(1)
+
+
+def test_several_items_of_one_caller_are_answered_in_their_order() -> None:
+    door = Door()
+    door.open.set()
+    batcher = Batcher(door, most=4)
+    assert batcher.many([]) == []
+    assert batcher.many(list(range(10))) == [number * 2 for number in range(10)]
+    assert door.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+def test_those_of_many_callers_travel_together() -> None:
+    door = Door()
+    batcher = Batcher(door, most=7)
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(batcher, 0)
+        assert door.entered.acquire(timeout=10)
+        rest = [pool.submit(batcher.many, [n, n + 1, n + 2]) for n in (10, 20, 30)]
+        gathered(batcher, 9)
+        door.open.set()
+        assert first.result() == 0
+        assert [each.result() for each in rest] == [
+            [n * 2, n * 2 + 2, n * 2 + 4] for n in (10, 20, 30)
+        ]
+    assert [len(batch) for batch in door.batches] == [1, 7, 2]

@@ -202,7 +202,7 @@ def test_a_report_that_is_refused_again_and_again_becomes_a_failure(
     bench: Bench,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("app.actors.steps.REFUSALS", 2)
+    monkeypatch.setattr("app.actors.settling.REFUSALS", 2)
     refusing = Refusing(bench.control.work.exchange)
     runner = Runner(refusing, load({}).settings, ToolKinds(), {}, name="w1")
     execution_id = bench.start(step("{kind: noop, result: poison}"))

@@ -83,9 +83,9 @@ def run(log: EventLog, writes: list[tuple[int, list[Draft]]], *, ends_well: bool
         with log.transaction(IDS) as tx:
             for execution_id, batch in writes:
                 written = tx.append(execution_id, batch)
-                seen.append([(entry.seq, entry.event) for entry in written])
-                seen.append((tx.last_seq(execution_id), tx.ended(IDS)))
-                seen.append(tx.attempts([(i, key) for i in IDS for key in KEYS]))
+                states = tx.attempts([(i, key) for i in IDS for key in KEYS])
+                shown = [(entry.seq, entry.event) for entry in written]
+                seen.append((shown, tx.last_seq(execution_id), tx.ended(IDS), states))
             if not ends_well:
                 raise Stop
     except DuplicateEventError as exc:

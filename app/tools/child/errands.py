@@ -41,8 +41,8 @@ def prepare(job: Mapping[str, Any]) -> None:
         _find(job["deps"])
 
 
-def run(job: Mapping[str, Any], *, jailed: bool) -> NoReturn:
-    """Do the job, answer, and end this process."""
+def run(job: Mapping[str, Any], *, jailed: bool) -> None:
+    """Do the job, answer, and end this process; see ``program.play`` for when it goes on."""
     home = os.getcwd()  # noqa: PTH109 (the same)
     folder = jail.SHARED if jailed and job["folder"] else job["folder"]
     for place in (folder, job["cwd"]):

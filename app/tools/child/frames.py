@@ -9,13 +9,15 @@ HEADER = struct.Struct("!cQ")
 
 #: What a child answers: its result as JSON, an error as JSON, or that there is no result.
 RESULT, ERROR, NOTHING = b"R", b"E", b"N"
+#: What follows the answer of a child that can take another job.
+NEXT = b"M"
 #: What a worker asks: the job as JSON.
 JOB = b"J"
 
 
-def write(fd: int, tag: bytes, payload: bytes) -> None:
-    """Write one message; blocks until all of it is taken."""
-    view = memoryview(HEADER.pack(tag, len(payload)) + payload)
+def write(fd: int, *messages: tuple[bytes, bytes]) -> None:
+    """Write *messages*, each a tag and a payload; blocks until all of it is taken."""
+    view = memoryview(b"".join(HEADER.pack(tag, len(part)) + part for tag, part in messages))
     while view:
         view = view[os.write(fd, view) :]
 

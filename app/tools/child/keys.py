@@ -56,6 +56,9 @@ class Keys:
         return dict(_flat("AUTH", self.auth or {}))
 
 
+NO_KEYS = Keys()
+
+
 def keys_of(auth: Any, context: Context) -> Keys:
     """The credentials that *auth* names. Raises ``ToolError`` (kind auth)."""
     if not auth:

@@ -17,9 +17,9 @@ import traceback
 import types
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
-from app.tools.child import agents, encode, frames, names
+from app.tools.child import agents, encode, frames, leftovers, names
 from app.tools.child.isolate import JOB_FD
 
 #: What a program with a top-level ``return`` usually shows at first sight.
@@ -40,18 +40,25 @@ _IMPORTS = importlib.__file__
 MAX_MESSAGE, MAX_TRACEBACK = 4_096, 32_768
 
 
-def play(job: Mapping[str, Any]) -> NoReturn:
-    """Run the program of *job*, answer on the job's descriptor, and end this process."""
+def play(job: Mapping[str, Any]) -> None:
+    """Run the program of *job*, answer on the job's descriptor, and end this process.
+
+    Returns where the job may have successors (``more``) and its program left nothing behind.
+    """
     filename = f"<step {job['step']}>"
     code = 0
+    before = (leftovers.traces(), leftovers.peak()) if job["more"] else None
     try:
         value = agents.value(job) if job["kind"] == "agent" else _value(job, filename)
         reply = frames.NOTHING, b""
         if value is not SILENT:
             reply = frames.RESULT, encode.encode(value, job["result_bytes"])
+        del value
+        if before is not None and _goes_on(before, reply):
+            return
         _wind_down()
         with contextlib.suppress(OSError):  # the program closed it; its exit code 0 tells
-            frames.write(JOB_FD, *reply)
+            frames.write(JOB_FD, reply)
     except SystemExit as exc:
         # Reached by sys.exit() in an exit handler; one in the program itself is in _value.
         code = _exit_code(exc)
@@ -66,6 +73,15 @@ def play(job: Mapping[str, Any]) -> NoReturn:
         code = 1
     _flush()
     os._exit(code)
+
+
+def _goes_on(before: tuple[leftovers.Traces, int], reply: tuple[bytes, bytes]) -> bool:
+    """Answer, and say that another job may come; False where the program left traces."""
+    _flush()
+    if not leftovers.is_clean(*before):
+        return False
+    frames.write(JOB_FD, reply, (frames.NEXT, b""))
+    return True
 
 
 def warm_up() -> None:
@@ -104,7 +120,7 @@ def answer_error(kind: str, message: str, **more: Any) -> None:
     # Before the answer: after it nobody listens any more.
     _flush()
     with contextlib.suppress(OSError):  # the program closed it; its exit code tells
-        frames.write(JOB_FD, frames.ERROR, payload)
+        frames.write(JOB_FD, (frames.ERROR, payload))
 
 
 def _value(job: Mapping[str, Any], filename: str) -> Any:

@@ -61,16 +61,22 @@ class Ended:
 def run(job: Mapping[str, Any], context: Context, *, timeout: float, where: Where = PLAIN) -> Ended:
     """Run *job* in a fresh child and wait for its answer or end. Raises ``ToolError`` for what the
     child could not do at all, and for the errors it answered itself. The job's ``folder`` and what
-    is in it become the child's own."""
+    is in it become the child's own. Of a job that asks for nothing but to run (``more``) the child
+    is left in the context's ``lodge``, and one that is there is taken."""
     preloaded = preloaded_for(job.get("code", ""))
     payload = _encode(job)
+    lodge = context.lodge if job["more"] else None
+    breed = (preloaded, where)
     ended = None
     while ended is None:
-        spare = _spare(preloaded, where)
+        spare = (lodge and lodge.take(breed)) or _spare(preloaded, where)
         if job["folder"] is not None and spare.uid is not None:
             _give(job["folder"], spare.uid)
+        child = _Child(spare, context, payload, more=lodge is not None)
         # The program's time begins when there is a process for it.
-        ended = _Child(spare, context, payload).run(time.monotonic() + timeout)
+        ended = child.run(time.monotonic() + timeout)
+        if lodge is not None and child.may_go_on:
+            lodge.keep(breed, spare)
     if ended.stopped:
         raise _stopped(ended.stopped, timeout)
     if ended.tag == frames.ERROR:
@@ -102,8 +108,7 @@ def _spare(preloaded: Sequence[str], where: Where = PLAIN) -> Spare:
             continue
         if not select.select([spare.status], [], [], 0)[0]:
             return spare
-        for fd in spare.descriptors:
-            os.close(fd)
+        _let_go(spare)
     raise ToolError(
         "the process that starts steps died again and again; its messages are in the worker's stderr",
         kind="resource",
@@ -140,8 +145,10 @@ def exit_error(ended: Ended, what: str, *, data: Any = None) -> ToolError:
 
 
 class _Child:
-    def __init__(self, spare: Spare, context: Context, payload: bytes) -> None:
+    def __init__(self, spare: Spare, context: Context, payload: bytes, *, more: bool) -> None:
         self.pid = spare.pid
+        self.more = more
+        self.may_go_on = False
         self.zygote = spare.zygote
         self.job, self.out, self.err, self.status = spare.descriptors
         self.context = context
@@ -173,11 +180,13 @@ class _Child:
                 self._stop_if_due(deadline)
                 self._step(GLANCE)
             self._drain()
+            self.may_go_on = self.more and self._asks_for_more()
         finally:
-            # Whatever the child still does after its answer, closing its status ends it.
-            for fd in (self.job, self.out, self.err, self.status):
-                os.close(fd)
-            self.zygote.replenish()
+            if not self.may_go_on:
+                # Whatever the child still does after its answer, closing its status ends it.
+                for fd in (self.job, self.out, self.err, self.status):
+                    os.close(fd)
+                self.zygote.replenish()
         self.stdout.finish()
         self.stderr.finish()
         return None if self.untaken and not self.stopped else self._ended()
@@ -234,6 +243,13 @@ class _Child:
         length: int = frames.HEADER.unpack_from(self.answer)[1]
         return len(self.answer) >= frames.HEADER.size + length
 
+    def _asks_for_more(self) -> bool:
+        """Whether its answer is followed by the word that it left nothing behind, and it lives."""
+        if self.stopped or self.lost or self.wait_status is not None or not self._is_answered():
+            return False
+        length: int = frames.HEADER.unpack_from(self.answer)[1]
+        return self.answer[frames.HEADER.size + length :] == frames.HEADER.pack(frames.NEXT, 0)
+
     def _stop_if_due(self, deadline: float) -> None:
         now = time.monotonic()
         if self.stopped is None:
@@ -280,6 +296,39 @@ class _Child:
         if len(self.answer) < size + length:
             return None, b""  # killed while it answered
         return tag, bytes(memoryview(self.answer)[size : size + length])
+
+
+class Lodge:
+    """Where the child of one iteration waits for the next of the same loop. Of one thread."""
+
+    def __init__(self) -> None:
+        self._breed: Any = None
+        self._spare: Spare | None = None
+
+    def take(self, breed: Any) -> Spare | None:
+        """The child that waits, where it is of that *breed* and lives."""
+        spare, self._spare = self._spare, None
+        if spare is None:
+            return None
+        if breed == self._breed and not select.select([spare.status], [], [], 0)[0]:
+            return spare
+        _let_go(spare)
+        return None
+
+    def keep(self, breed: Any, spare: Spare) -> None:
+        self._breed, self._spare = breed, spare
+
+    def close(self) -> None:
+        """End the child that waits, if one does."""
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            _let_go(spare)
+            spare.zygote.replenish()
+
+
+def _let_go(spare: Spare) -> None:
+    for fd in spare.descriptors:
+        os.close(fd)
 
 
 def _encode(job: Mapping[str, Any]) -> bytes:
@@ -349,6 +398,7 @@ def child_job(context: Context, kind: str, **more: Any) -> dict[str, Any]:
     """
     return {
         "kind": kind,
+        "more": False,
         "memory": context.settings.python_memory,
         "result_bytes": context.settings.result_bytes,
         "hidden": [str(context.settings.home)],

@@ -238,7 +238,11 @@ def _become_child(parent: int, fds: Sequence[int], folder: str, cell: Cell) -> N
         program.answer_error("resource", f"the step's process could not be set up: {exc}")
         os._exit(1)
     try:
-        errands.run(job, jailed=cell.jailed)
+        while True:
+            errands.run(job, jailed=cell.jailed)
+            job = json.loads(frames.read(isolate.JOB_FD)[1])
+    except EOFError:
+        os._exit(0)  # there is no other job
     finally:
         # A program that took our builtins away; nothing may return into the fork server's loop.
         os._exit(1)

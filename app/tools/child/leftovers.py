@@ -1,0 +1,81 @@
+"""What a program leaves behind in its process, as far as the next one could notice it.
+
+A child takes another iteration of its loop only where there is nothing of that kind.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import resource
+import sys
+import threading
+from typing import Any, NamedTuple
+
+#: KiB that the process may have grown by.
+GROWTH = 65_536
+
+
+class Traces(NamedTuple):
+    """What is compared: equal traces before and after a program mean that it cleaned up."""
+
+    folder: str
+    files: int
+    environment: dict[str, str]
+    paths: list[str]
+    descriptors: int
+    threads: int
+    exits: int
+    streams: tuple[Any, ...]
+
+
+def traces() -> Traces:
+    """Those of this process now."""
+    folder = os.getcwd()  # noqa: PTH109 (pathlib writes to 150 pages, each a copy after a fork)
+    return Traces(
+        folder,
+        len(os.listdir(folder)),  # noqa: PTH208 (the same)
+        dict(os.environ),
+        list(sys.path),
+        _descriptors(),
+        threading.active_count(),
+        atexit._ncallbacks(),  # noqa: SLF001 (there is no other way to know)
+        (sys.stdin, sys.stdout, sys.stderr, sys.excepthook),
+    )
+
+
+def is_clean(before: Traces, peak: int) -> bool:
+    """Whether this process is as it was: *before*, and with *peak* KiB at the most till then."""
+    try:
+        return traces() == before and not _children() and grown(peak) <= GROWTH
+    except OSError:
+        return False  # the folder is gone, or no descriptor is left to look with
+
+
+def peak() -> int:
+    """KiB that this process has held at the most."""
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return size if sys.platform != "darwin" else size // 1024
+
+
+def grown(since: int) -> int:
+    """KiB that its peak is above *since*."""
+    return peak() - since
+
+
+def _descriptors() -> int:
+    for folder in ("/proc/self/fd", "/dev/fd"):
+        try:
+            return len(os.listdir(folder))  # noqa: PTH208 (the same)
+        except OSError:
+            continue
+    return 0
+
+
+def _children() -> bool:
+    """Whether it has any, living or not."""
+    try:
+        os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return False
+    return True

@@ -1,0 +1,83 @@
+"""Several executions decided in one transaction, and what happens where one of them goes wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.engine.events import ExecutionStarted, StepStarted
+from app.engine.ports import Draft
+from app.errors import UnavailableError
+from app.services.advance import BrokenLogError
+from tests.services.conftest import Bench
+
+CHAIN = (
+    "workflow: [{step: a, tool: {kind: noop}, next: {arcs: [{step: b}]}},"
+    " {step: b, tool: {kind: noop}}]"
+)
+
+
+def test_all_are_decided_and_sent_at_once(bench: Bench) -> None:
+    ids = [bench.start(CHAIN) for _ in range(5)]
+    assert bench.control.advance.advance_many(ids) == [1] * 5
+    first = list(bench.dispatcher.sent)
+    assert [each.pointer.execution_id for each in first] == ids
+    for each in first:
+        bench.work(each.pointer)
+    assert bench.control.advance.advance_many(ids) == [1] * 5
+    for each in bench.dispatcher.sent[5:]:
+        bench.work(each.pointer)
+    assert bench.control.advance.advance_many([*ids, ids[0]]) == [2] * 6
+    assert {bench.types(i)[-1] for i in ids} == {"execution.completed"}
+    assert bench.control.advance.advance_many(ids) == [0] * 5
+
+
+def test_one_that_goes_wrong_keeps_no_other_from_going_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [bench.start(CHAIN) for _ in range(3)]
+    really = bench.control.advance._decide
+
+    def decide(execution_id: int, cached: object) -> object:
+        if execution_id == ids[1]:
+            raise RuntimeError("a bug of ours")
+        return really(execution_id, cached)  # type: ignore[arg-type]  # handed on
+
+    monkeypatch.setattr(bench.control.advance, "_decide", decide)
+    assert bench.control.advance.advance_many(ids) == [1, 1, 1]
+    assert [bench.types(i)[-1] for i in ids] == [
+        "step.scheduled",
+        "execution.failed",
+        "step.scheduled",
+    ]
+
+
+def test_what_cannot_be_read_is_told_of_that_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [bench.start(CHAIN) for _ in range(3)]
+    log = bench.ports.events
+    with log.transaction([ids[2]]) as tx:
+        tx.append(ids[2], [Draft(StepStarted("a", 1, -1, 1, "w"))])
+    log._shelf.book(ids[2]).rows.pop(0)  # type: ignore[attr-defined]  # rows removed by hand
+    one, two, three = bench.control.advance.advance_many(ids)
+    assert (one, two) == (1, 1)
+    assert isinstance(three, BrokenLogError)
+
+
+def begun_without_a_wake(bench: Bench, execution_id: int) -> int:
+    entry = bench.register(CHAIN)
+    with bench.ports.events.transaction([execution_id]) as tx:
+        tx.append(execution_id, [Draft(ExecutionStarted(entry.catalog_id, "t", 1, {}))])
+    return execution_id
+
+
+def test_an_outage_is_told_of_all(bench: Bench) -> None:
+    ids = [bench.start(CHAIN) for _ in range(2)]
+    bench.dispatcher.down = True
+    answers = bench.control.advance.advance_many(ids)
+    # It is in the log, and nothing more follows: what was not sent the sweeper sends.
+    assert answers == [0, 0]
+    assert [bench.types(i)[-1] for i in ids] == ["step.scheduled"] * 2
+    alone = bench.ports.new_id()
+    with pytest.raises(UnavailableError):
+        bench.control.advance.advance(begun_without_a_wake(bench, alone))
