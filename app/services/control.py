@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from app.engine.custody import Custody
 from app.engine.decide import Limits
 from app.engine.language.examine import CheckedKinds
 from app.engine.ports import BlobStore, Catalog, Clock, Dispatcher, EventLog, NewId, RuntimeRegistry
+from app.engine.retention import RetentionStore
 from app.services.advance import Advance
+from app.services.archive import Archives
 from app.services.artifacts import Artifacts
 from app.services.briefing import Briefing
 from app.services.catalog import CatalogService
@@ -24,6 +28,7 @@ from app.services.output import Output
 from app.services.presence import Presence
 from app.services.reading import Reader
 from app.services.results import Results
+from app.services.retention import Retention
 from app.services.sweep import Sweeper
 from app.services.tokens import Tokens
 from app.services.variables import VariablesService
@@ -46,6 +51,10 @@ class Ports:
     custody: Custody
     #: None: values that are too large for the log stay in its database, whatever their size.
     blobs: BlobStore | None = None
+    #: None: nothing is pruned; what is in memory ends with its process.
+    retention: RetentionStore | None = None
+    #: Removes the folder that the steps of an execution work in, where that is on this machine.
+    workspaces: Callable[[int], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +76,8 @@ class Control:
     artifacts: Artifacts
     credentials: Credentials
     tokens: Tokens
+    retention: Retention
+    archives: Archives
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -98,8 +109,12 @@ def control(ports: Ports, settings: Settings, *, catalog: CatalogService | None 
     executions = Executions(
         events, catalog, dispatcher, reader, family, clock=clock, new_id=ports.new_id
     )
+    days = settings.retention_days
     claimants = Claimants(events, reader)
     output = Output(events, ports.custody.output)
+    retention = Retention(
+        ports.retention, ports.custody, ports.blobs, workspaces=ports.workspaces, clock=clock
+    )
     advance = Advance(
         events,
         catalog,
@@ -136,6 +151,7 @@ def control(ports: Ports, settings: Settings, *, catalog: CatalogService | None 
             lease=settings.lease,
             unclaimed_after=settings.unclaimed_after,
             clock=clock,
+            prune=None if days is None else partial(retention.sweep, days),
         ),
         inspection=Inspection(events, catalog, executions, reader),
         whys=Whys(
@@ -163,4 +179,6 @@ def control(ports: Ports, settings: Settings, *, catalog: CatalogService | None 
             pool=settings.pool,
             clock=clock,
         ),
+        retention=retention,
+        archives=Archives(events, ports.retention, ports.custody),
     )
