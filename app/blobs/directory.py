@@ -101,8 +101,10 @@ class DirectoryBlobs:
     def _path(self, key: str) -> Path:
         """Keys may hold any character: no two have the same file, and none leads out of the root."""
         owner, slash, name = key.partition("/")
-        # No name is a '%' alone: it would be written %25.
-        return self._folder(owner) / (_file_name(name) if slash else "%")
+        # Nothing else is named '%', which would be written %25.
+        return (
+            self._folder(owner) / _file_name(name) if slash else self._root / "%" / _file_name(key)
+        )
 
     def _folder(self, owner: str) -> Path:
         digest = sha256(owner.encode()).hexdigest()
