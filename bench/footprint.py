@@ -26,7 +26,7 @@ from bench.stack import Side, stack
 from bench.workloads import Crowd
 
 #: Executions that run at once.
-ROUND = 250
+ROUND = 50
 STREAMS = ("STEPS", "WAKES")
 
 
