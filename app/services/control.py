@@ -11,6 +11,7 @@ from app.engine.decide import Limits
 from app.engine.language.examine import CheckedKinds
 from app.engine.ports import BlobStore, Catalog, Clock, Dispatcher, EventLog, NewId, RuntimeRegistry
 from app.engine.retention import RetentionStore
+from app.errors import StartupError
 from app.services.advance import Advance
 from app.services.archive import Archives
 from app.services.artifacts import Artifacts
@@ -35,6 +36,9 @@ from app.services.variables import VariablesService
 from app.services.why import Whys
 from app.services.work import Work
 from app.settings import Settings
+
+#: A hundred years.
+MOST_DAYS = 36_500
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,17 @@ def limits_of(settings: Settings) -> Limits:
     )
 
 
+def retention_days(settings: Settings) -> float | None:
+    """Days that ended executions stay; None: for ever. Raises ``StartupError`` for what is no time."""
+    days = settings.retention_days
+    if days is not None and not 0 < days <= MOST_DAYS:
+        raise StartupError(
+            f"CALLBOARD_RETENTION_DAYS is {days:g}, which is not between 0 and {MOST_DAYS}",
+            remedy="leave it unset, and executions stay until 'callboard prune' removes them",
+        )
+    return days
+
+
 def control(ports: Ports, settings: Settings, *, catalog: CatalogService | None = None) -> Control:
     """Build the use cases on *ports*; with a *catalog* that has compiled playbooks already, on that."""
     reader = Reader(ports.events, ports.blobs, most=settings.result_bytes)
@@ -109,7 +124,7 @@ def control(ports: Ports, settings: Settings, *, catalog: CatalogService | None 
     executions = Executions(
         events, catalog, dispatcher, reader, family, clock=clock, new_id=ports.new_id
     )
-    days = settings.retention_days
+    days = retention_days(settings)
     claimants = Claimants(events, reader)
     output = Output(events, ports.custody.output)
     retention = Retention(

@@ -19,7 +19,7 @@ from app.engine.events import ExecutionStarted
 from app.engine.ports import Pointer
 from app.engine.retention import Expiry
 from app.engine.tokens import TokenPlace, TokenRow
-from app.errors import NotFoundError, UnavailableError
+from app.errors import NotFoundError, StartupError, UnavailableError
 from app.services.control import Ports, control
 from app.services.variables import About
 from app.settings import load
@@ -376,6 +376,12 @@ def test_the_sweeper_removes_a_batch_at_a_time_where_it_is_told_to(
     daily.control.sweeper.sweep()
     assert daily.control.executions.count_by_status() == {"RUNNING": 1}
     assert daily.control.executions.get(running).status == "RUNNING"
+
+
+@pytest.mark.parametrize("days", [0.0, -1.0, float("nan"), float("inf"), 40_000.0])
+def test_days_that_are_no_time_remove_nothing(making: Making, days: float) -> None:
+    with pytest.raises(StartupError, match="CALLBOARD_RETENTION_DAYS"):
+        making(retention_days=days)
 
 
 # ---------------------------------------------------------------------- the archive's line
