@@ -33,7 +33,8 @@ class Total:
         self.events += sum(member["events"] for member in members)
 
     def __str__(self) -> str:
-        return f"{self.executions:,} executions with {self.events:,} events"
+        plural = "" if self.executions == 1 else "s"
+        return f"{self.executions:,} execution{plural} with {self.events:,} events"
 
 
 @click.command(

@@ -102,9 +102,9 @@ def test_people_are_told(
     monkeypatch.setenv("NOETL_SERVER_URL", server)
     ran(client)
     told = call("prune", "--older-than", "0s", "--dry-run")
-    assert told.stdout.startswith("would go: 1 executions with ")
+    assert told.stdout.startswith("would go: 1 execution with ")
     told = call("prune", "--older-than", "0s")
-    assert told.stdout.startswith("removed: 1 executions with ")
+    assert told.stdout.startswith("removed: 1 execution with ")
 
 
 @pytest.mark.parametrize(
