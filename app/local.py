@@ -58,12 +58,15 @@ def local_plane(
     from app.store.folder import FolderCatalog
     from app.store.ids import Snowflake
     from app.store.memory import MemoryLog, MemoryRuntime
+    from app.store.memory_retention import MemoryRetention
     from app.telemetry.logs import conceal
 
     broker = StubBroker(middleware=[Outages()])
     runtime = MemoryRuntime()
+    events = MemoryLog(runtime)
     ports = Ports(
-        events=MemoryLog(runtime),
+        events=events,
+        retention=MemoryRetention(events),
         blobs=MemoryBlobs(),
         catalog=FolderCatalog(folders),
         runtime=runtime,

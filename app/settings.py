@@ -313,6 +313,12 @@ class Settings:
         help="seconds after which a pointer that nobody claimed is sent again",
     )
 
+    retention_days: float | None = setting(
+        None,
+        "CALLBOARD_RETENTION_DAYS",
+        help="days after which the scheduler removes executions that have ended; default: never",
+    )
+
     # Telling
     log_level: str = setting(
         "info", "CALLBOARD_LOG_LEVEL", "NOETL_LOG_LEVEL", help="debug, info, warning or error"

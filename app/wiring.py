@@ -108,11 +108,13 @@ def control_plane(settings: Settings, name: str, *, threads: int = 0) -> Iterato
 
     *name* is for Postgres; *threads* that hold a transaction each may need a second connection.
     """
+    from app.blobs.workspaces import Workspaces
     from app.brokers.dispatch import DramatiqDispatcher
     from app.store.catalog import PostgresCatalog
     from app.store.database import Database
     from app.store.events import PostgresLog
     from app.store.ids import Snowflake
+    from app.store.retention import PostgresRetention
     from app.store.runtime import PostgresRuntime
     from app.telemetry.metrics import Metrics
 
@@ -130,6 +132,8 @@ def control_plane(settings: Settings, name: str, *, threads: int = 0) -> Iterato
         ports = Ports(
             events=metrics.counting(PostgresLog(database)),
             blobs=blob_store(settings),
+            retention=PostgresRetention(database),
+            workspaces=Workspaces(settings.home / "work").forget,
             catalog=PostgresCatalog(database),
             runtime=PostgresRuntime(database),
             dispatcher=DramatiqDispatcher(broker),

@@ -26,7 +26,10 @@ PIECE = 1 << 20
 
 
 class DirectoryBlobs:
-    """One file per blob, in 65,536 folders, readable for their owner alone; see ``BlobStore``."""
+    """One file per blob, readable for its owner alone; see ``BlobStore``.
+
+    Each execution has a folder of its own, and those are in 65,536 others.
+    """
 
     kind = "disk"
 
@@ -84,16 +87,28 @@ class DirectoryBlobs:
         with self._telling("deleted"):
             self._path(key).unlink(missing_ok=True)
 
+    def delete_all(self, execution_id: int) -> None:
+        folder = self._folder(str(execution_id))
+        with self._telling("deleted"):
+            try:
+                for path in folder.iterdir():
+                    path.unlink(missing_ok=True)
+                folder.rmdir()
+            except FileNotFoundError:
+                return
+            _sync_folder(folder.parent)
+
     def _path(self, key: str) -> Path:
         """Keys may hold any character: no two have the same file, and none leads out of the root."""
-        digest = sha256(key.encode()).hexdigest()
-        name = quote(key, safe="")
-        if len(name) > LONGEST:
-            # The end tells more than the beginning, which is the same for a whole execution.
-            name = f"{digest}-{name[-(LONGEST - len(digest) - 1) :]}"
-        elif name.strip(".") == "":
-            name = digest
-        return self._root / digest[:2] / digest[2:4] / name
+        owner, slash, name = key.partition("/")
+        # Nothing else is named '%', which would be written %25.
+        return (
+            self._folder(owner) / _file_name(name) if slash else self._root / "%" / _file_name(key)
+        )
+
+    def _folder(self, owner: str) -> Path:
+        digest = sha256(owner.encode()).hexdigest()
+        return self._root / digest[:2] / digest[2:4] / _file_name(owner)
 
     def _make(self, folder: Path) -> None:
         """*folder* and its parents, each entry of them on disk."""
@@ -115,6 +130,16 @@ class DirectoryBlobs:
                 f"a blob cannot be {what} in {self._root}: {exc.strerror or exc}",
                 remedy="make room, or see to the rights of the folder (setting CALLBOARD_BLOBS)",
             ) from exc
+
+
+def _file_name(text: str) -> str:
+    """A name for *text* that no other text has."""
+    name = quote(text, safe="")
+    if name.strip(".") and len(name) <= LONGEST:
+        return name
+    digest = sha256(text.encode()).hexdigest()
+    # The end tells more than the beginning, which is the same for a whole step.
+    return f"{digest}-{name[-(LONGEST - len(digest) - 1) :]}" if name.strip(".") else digest
 
 
 def _write(path: Path, pieces: Iterable[bytes]) -> None:

@@ -37,3 +37,7 @@ class MemoryBlobs:
 
     def delete(self, key: str) -> None:
         self._blobs.pop(key, None)
+
+    def delete_all(self, execution_id: int) -> None:
+        for key in [key for key in self._blobs if key.startswith(f"{execution_id}/")]:
+            self._blobs.pop(key, None)

@@ -90,6 +90,11 @@ class ObjectBlobs:
             except FileNotFoundError:
                 return
 
+    def delete_all(self, execution_id: int) -> None:
+        with _telling("deleted"):
+            for found in self._store.list(f"{_path(str(execution_id))}/"):
+                self._store.delete([each["path"] for each in found])
+
 
 def _read(found: Any) -> Generator[bytes, None, None]:
     pieces = iter(found.stream(min_chunk_size=PIECE))

@@ -37,6 +37,7 @@ SECTIONS = {
         "executions": Lazy("app.cli.executions:executions", "List executions, newest first."),
         "list": Lazy("app.cli.catalog:list_", "List executions, pools or playbooks."),
         "get": Lazy("app.cli.catalog:get", "Show a credential or a playbook."),
+        "prune": Lazy("app.cli.prune:prune", "Remove executions that ended long ago."),
         "pools": Lazy("app.cli.pools:pools", "List the worker processes."),
         "replay": Lazy("app.cli.inspect:replay", "What each event of an execution changed."),
         "why": Lazy("app.cli.why:why", "Why a step does not run, or why it failed."),

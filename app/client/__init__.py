@@ -292,6 +292,14 @@ class Client(Transport):
         body = orjson.dumps({"version": version})
         return self._object_once(_of(execution_id, "rerun"), body)
 
+    def prune(self, **request: Any) -> Json:
+        """Remove a batch of old executions, as ``Prune`` says; what went is gone when it is repeated."""
+        return self._object("POST", "/api/executions/prune", body=orjson.dumps(request))
+
+    def archive(self, execution_id: int | str) -> Pieces:
+        """All that is known of an execution, as one line of JSON, piece by piece."""
+        return self._pieces(_of(execution_id, "archive"))
+
     def replay(self, execution_id: int | str, **query: Any) -> Json:
         """A page of what each event changed; query: after, at, limit, step."""
         return self._object("GET", _of(execution_id, "replay"), query)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, NamedTuple, Protocol
@@ -65,6 +65,9 @@ class OutputStore(Protocol):
 
     def newest(self, execution_id: int, which: Selection, *, limit: int) -> list[Kept]:
         """The last *limit* pieces, in the order in which they came."""
+
+    def forget(self, execution_ids: Iterable[int]) -> None:
+        """Forget all that these executions printed."""
 
 
 def last_lines(pieces: Sequence[Kept], most: int) -> list[Kept]:

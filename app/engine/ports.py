@@ -262,6 +262,9 @@ class BlobStore(Protocol):
     def delete(self, key: str) -> None:
         """Forget *key*; one that is not known is no error."""
 
+    def delete_all(self, execution_id: int) -> None:
+        """Forget every key that begins with *execution_id* and a slash."""
+
 
 class CatalogEntry(NamedTuple):
     """A registered resource. ``version`` counts from 1 per path; ``content`` is the YAML as sent."""

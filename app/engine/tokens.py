@@ -5,7 +5,7 @@ A row is one value, sealed. The lease beside it says who fetches its successor: 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
@@ -85,3 +85,6 @@ class TokenStore(Protocol):
 
     def prune(self, *, older_than: float) -> int:
         """Forget what expired more than *older_than* seconds ago; how many rows."""
+
+    def forget(self, execution_ids: Iterable[int]) -> None:
+        """Forget what belongs to these executions alone."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from app.engine.custody import Custody
 from app.engine.decide import Limits
 from app.engine.language.examine import CheckedKinds
 from app.engine.ports import BlobStore, Catalog, Clock, Dispatcher, EventLog, NewId, RuntimeRegistry
+from app.engine.retention import RetentionStore
+from app.errors import StartupError
 from app.services.advance import Advance
+from app.services.archive import Archives
 from app.services.artifacts import Artifacts
 from app.services.briefing import Briefing
 from app.services.catalog import CatalogService
@@ -24,12 +29,16 @@ from app.services.output import Output
 from app.services.presence import Presence
 from app.services.reading import Reader
 from app.services.results import Results
+from app.services.retention import Retention
 from app.services.sweep import Sweeper
 from app.services.tokens import Tokens
 from app.services.variables import VariablesService
 from app.services.why import Whys
 from app.services.work import Work
 from app.settings import Settings
+
+#: A hundred years.
+MOST_DAYS = 36_500
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +55,10 @@ class Ports:
     custody: Custody
     #: None: values that are too large for the log stay in its database, whatever their size.
     blobs: BlobStore | None = None
+    #: None: nothing is pruned; what is in memory ends with its process.
+    retention: RetentionStore | None = None
+    #: Removes the folder that the steps of an execution work in, where that is on this machine.
+    workspaces: Callable[[int], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +80,8 @@ class Control:
     artifacts: Artifacts
     credentials: Credentials
     tokens: Tokens
+    retention: Retention
+    archives: Archives
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -79,6 +94,17 @@ def limits_of(settings: Settings) -> Limits:
         value_bytes=settings.result_bytes,
         pool=settings.pool,
     )
+
+
+def retention_days(settings: Settings) -> float | None:
+    """Days that ended executions stay; None: for ever. Raises ``StartupError`` for what is no time."""
+    days = settings.retention_days
+    if days is not None and not 0 < days <= MOST_DAYS:
+        raise StartupError(
+            f"CALLBOARD_RETENTION_DAYS is {days:g}, which is not between 0 and {MOST_DAYS}",
+            remedy="leave it unset, and executions stay until 'callboard prune' removes them",
+        )
+    return days
 
 
 def control(ports: Ports, settings: Settings, *, catalog: CatalogService | None = None) -> Control:
@@ -98,8 +124,12 @@ def control(ports: Ports, settings: Settings, *, catalog: CatalogService | None 
     executions = Executions(
         events, catalog, dispatcher, reader, family, clock=clock, new_id=ports.new_id
     )
+    days = retention_days(settings)
     claimants = Claimants(events, reader)
     output = Output(events, ports.custody.output)
+    retention = Retention(
+        ports.retention, ports.custody, ports.blobs, workspaces=ports.workspaces, clock=clock
+    )
     advance = Advance(
         events,
         catalog,
@@ -136,6 +166,7 @@ def control(ports: Ports, settings: Settings, *, catalog: CatalogService | None 
             lease=settings.lease,
             unclaimed_after=settings.unclaimed_after,
             clock=clock,
+            prune=None if days is None else partial(retention.sweep, days),
         ),
         inspection=Inspection(events, catalog, executions, reader),
         whys=Whys(
@@ -163,4 +194,6 @@ def control(ports: Ports, settings: Settings, *, catalog: CatalogService | None 
             pool=settings.pool,
             clock=clock,
         ),
+        retention=retention,
+        archives=Archives(events, ports.retention, ports.custody),
     )

@@ -142,8 +142,15 @@ class Executions:
     def accept(
         self, execution_id: int, started: ExecutionStarted, *, key: str | None = None
     ) -> None:
-        """Begin the log of an execution, and tell the orchestrator. *key* can begin one only."""
-        with self._log.transaction([execution_id]) as tx:
+        """Begin the log of an execution, and tell the orchestrator. *key* can begin one only.
+
+        Raises ``NotFoundError`` where it is a retry of one that was pruned meanwhile.
+        """
+        before = [started.retry_of] if started.retry_of else []
+        # With the lock of the one before: from its commit on, that one is not pruned.
+        with self._log.transaction([execution_id, *before]) as tx:
+            if any(not tx.last_seq(each) for each in before):
+                raise NotFoundError(f"there is no execution {started.retry_of} any more")
             tx.append(execution_id, [Draft(started, key)])
             failpoints.before("start.commit")
         failpoints.after("start.commit")

@@ -6,6 +6,7 @@ Safe to run twice at once: what it appends is fenced by the log's keys, what it 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -58,6 +59,7 @@ class Sweeper:
         lease: float,
         unclaimed_after: float,
         clock: Clock,
+        prune: Callable[[], int] | None = None,
     ) -> None:
         self._log = events
         self._dispatcher = dispatcher
@@ -66,6 +68,8 @@ class Sweeper:
         self._lease = lease
         self._unclaimed_after = unclaimed_after
         self._clock = clock
+        #: Removes a batch of old executions, where they do not stay for ever.
+        self._prune = prune or int
         # Where the next run goes on: one crowded execution must not hide the others.
         self._behind = 0
         self._unclaimed_behind = 0
@@ -84,6 +88,7 @@ class Sweeper:
             self._wake_open,
             self._family.repair,
             self._forget,
+            self._prune,
         ):
             try:
                 counts.append(part())

@@ -130,6 +130,23 @@ class MemoryLog:
             yield opened
             opened.finish()
 
+    @property
+    def shelf(self) -> Shelf:
+        """Where its events are."""
+        return self._shelf
+
+    @contextmanager
+    def unless_locked(self, execution_ids: Iterable[int]) -> Iterator[list[int]]:
+        """Lock those of these executions that nobody else holds; which they are."""
+        with ExitStack() as held:
+            locked = []
+            for execution_id in sorted(set(execution_ids)):
+                lock = self._locks.setdefault(execution_id, threading.Lock())
+                if lock.acquire(blocking=False):
+                    held.callback(lock.release)
+                    locked.append(execution_id)
+            yield locked
+
     def read(
         self,
         execution_id: int,

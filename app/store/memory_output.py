@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count, islice
 
 from app.engine import encoding
@@ -52,6 +52,14 @@ class MemoryOutput:
         with self._lock:
             found = list(self._of(execution_id, which))
         return found[max(0, len(found) - limit) :]
+
+    def forget(self, execution_ids: Iterable[int]) -> None:
+        gone = set(execution_ids)
+        with self._lock:
+            kept = [each for each in self._pieces if each.printed.pointer.execution_id not in gone]
+            self._pieces = deque(kept)
+            self._known = {key for key in self._known if key[0] not in gone}
+            self._size = sum(len(each.printed.text) for each in kept)
 
     def _of(self, execution_id: int, which: Selection) -> Iterator[Kept]:
         for kept in self._pieces:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -75,6 +75,14 @@ class MemoryTokens:
             for key in gone:
                 del self._rows[key]
         return len(gone)
+
+    def forget(self, execution_ids: Iterable[int]) -> None:
+        gone = set(execution_ids)
+        with self._guard:
+            keys = [key for key, row in self._rows.items() if row.place.execution_id in gone]
+            for key in keys:
+                del self._rows[key]
+                self._leases.pop(key, None)
 
     def _put(self, row: TokenRow) -> None:
         old = self._rows.get(row.cache_key)

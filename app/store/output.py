@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -31,6 +31,8 @@ ON CONFLICT DO NOTHING
 _READ = """
 SELECT id, execution_id, step, visit, iteration, attempt, chunk, stream, text, created_at
 FROM noetl.step_log WHERE execution_id = %(id)s"""
+
+_FORGET = "DELETE FROM noetl.step_log WHERE execution_id = ANY(%s)"
 
 _COLUMNS = ("step", "visit", "iteration", "attempt", "stream")
 
@@ -64,6 +66,13 @@ class PostgresOutput:
 
     def newest(self, execution_id: int, which: Selection, *, limit: int) -> list[Kept]:
         return self._rows(_READ, "id DESC", execution_id, which, {"limit": limit})[::-1]
+
+    def forget(self, execution_ids: Iterable[int]) -> None:
+        with self._database.raw() as connection, connection.pipeline():
+            connection.execute(BEGIN, prepare=False)
+            connection.execute(NOT_DURABLE, prepare=False)
+            connection.execute(_FORGET, [list(execution_ids)])
+            connection.execute(COMMIT, prepare=False)
 
     def _rows(
         self, sql: str, order: str, execution_id: int, which: Selection, more: dict[str, Any]

@@ -137,6 +137,12 @@ class Shelf:
         with self._guard:
             return [book.summary for book in self._books.values() if book.summary is not None]
 
+    def remove(self, execution_ids: Iterable[int]) -> None:
+        """Forget these executions, and the keys they were started under."""
+        with self._guard:
+            gone = {each for each in execution_ids if self._books.pop(each, None) is not None}
+            self._starts = {key: each for key, each in self._starts.items() if each not in gone}
+
     def running(self) -> Iterator[tuple[int, StepKey, AttemptState, Sequence[Stored]]]:
         """Every step key of every running execution with its state and its events."""
         for summary in self.summaries():

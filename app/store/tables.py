@@ -164,6 +164,14 @@ Index(
     postgresql_where=text("parent_execution_id IS NOT NULL"),
 )
 
+# Executions that are gone, until nothing of them is left in the other places either.
+pruned = Table(
+    "pruned",
+    metadata,
+    Column("execution_id", BigInteger, primary_key=True, autoincrement=False),
+    _moment("pruned_at", default="clock_timestamp()", nullable=False),
+)
+
 catalog = Table(
     "catalog",
     metadata,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import delete, func, select, update
@@ -94,6 +94,12 @@ class PostgresTokens:
         with self._database.begin() as connection:
             connection.execute(delete(lease).where(lease.c.until < before))
             return connection.execute(delete(k).where(k.c.expires_at < before)).rowcount
+
+    def forget(self, execution_ids: Iterable[int]) -> None:
+        own = k.c.execution_id.in_(list(execution_ids))
+        with self._database.begin() as connection:
+            keys = connection.execute(delete(k).where(own).returning(k.c.cache_key)).scalars().all()
+            connection.execute(delete(lease).where(lease.c.cache_key.in_(keys)))
 
 
 def _returned(cache_key: str, holder: str) -> Any:

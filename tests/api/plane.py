@@ -21,6 +21,7 @@ from app.services.control import Control, Ports, control
 from app.settings import Settings
 from app.store.ids import Snowflake
 from app.store.memory import MemoryCatalog, MemoryLog, MemoryRuntime
+from app.store.memory_retention import MemoryRetention
 from app.telemetry.metrics import Metrics
 from app.tools import load_tool
 from app.wiring import memory_custody
@@ -136,8 +137,10 @@ def build(**settings: Any) -> Plane:
     metrics, recorder, probe = Metrics(), Recorder(), Probe()
     runtime = MemoryRuntime()
     kinds = {kind: load_tool(kind) for kind in ("noop", "python")}
+    log = MemoryLog(runtime)
     ports = Ports(
-        events=metrics.counting(MemoryLog(runtime)),
+        events=metrics.counting(log),
+        retention=MemoryRetention(log),
         catalog=MemoryCatalog(),
         runtime=runtime,
         dispatcher=recorder,

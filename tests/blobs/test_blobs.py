@@ -67,6 +67,19 @@ def test_what_was_deleted_is_gone(blobs: BlobStore) -> None:
     assert blobs.get("1/b") == b"2"
 
 
+def test_all_of_one_execution_can_be_deleted(blobs: BlobStore) -> None:
+    gone = ["12/result/a/1/-1/0123", "12/a b", "12/" + "x" * 5000, "12/..", "12/"]
+    stay = ["1/2", "123/a", "12", "2/12/a"]
+    for key in gone + stay:
+        blobs.put(key, key[:9].encode())
+    blobs.delete_all(12)
+    assert [key for key in gone if blobs.get(key) is not None] == []
+    assert [blobs.get(key) for key in stay] == [key.encode() for key in stay]
+    blobs.delete_all(12)
+    blobs.put("12/a", b"again")
+    assert blobs.get("12/a") == b"again"
+
+
 def test_the_same_may_be_put_twice_and_at_once(blobs: BlobStore) -> None:
     data = b"x" * 300_000
     threads = [threading.Thread(target=blobs.put, args=("1/a", data)) for _ in range(8)]

@@ -10,10 +10,13 @@ import pytest
 
 from app.embedded.postgres import EmbeddedPostgres
 from app.engine.ports import Catalog, EventLog, RuntimeRegistry
+from app.engine.retention import RetentionStore
 from app.store.catalog import PostgresCatalog
 from app.store.database import Database
 from app.store.events import PostgresLog
 from app.store.memory import MemoryCatalog, MemoryLog, MemoryRuntime
+from app.store.memory_retention import MemoryRetention
+from app.store.retention import PostgresRetention
 from app.store.runtime import PostgresRuntime
 from app.store.tables import metadata
 
@@ -32,6 +35,7 @@ class Store:
     catalog: Catalog
     runtime: RuntimeRegistry
     age: Callable[[float], None]
+    retention: RetentionStore
 
 
 @pytest.fixture(params=["memory", "postgres"])
@@ -68,7 +72,8 @@ def in_memory() -> Store:
         return time.time() + late[0]
 
     runtime = MemoryRuntime(clock=clock)
-    return Store(MemoryLog(runtime, clock=clock), MemoryCatalog(clock=clock), runtime, age)
+    log = MemoryLog(runtime, clock=clock)
+    return Store(log, MemoryCatalog(clock=clock), runtime, age, MemoryRetention(log))
 
 
 def on_postgres(database: Database) -> Store:
@@ -82,7 +87,13 @@ def on_postgres(database: Database) -> Store:
                 )
             connection.execute("ALTER TABLE noetl.event ENABLE TRIGGER USER")
 
-    return Store(PostgresLog(database), PostgresCatalog(database), PostgresRuntime(database), age)
+    return Store(
+        PostgresLog(database),
+        PostgresCatalog(database),
+        PostgresRuntime(database),
+        age,
+        PostgresRetention(database),
+    )
 
 
 @pytest.fixture
@@ -98,6 +109,11 @@ def catalog(store: Store) -> Catalog:
 @pytest.fixture
 def runtime(store: Store) -> RuntimeRegistry:
     return store.runtime
+
+
+@pytest.fixture
+def retention(store: Store) -> RetentionStore:
+    return store.retention
 
 
 @pytest.fixture

@@ -169,3 +169,12 @@ def test_only_the_two_streams_there_are(shared_database: Database) -> None:
         connection.execute(
             "INSERT INTO noetl.step_log VALUES (1, 's', 1, -1, 1, 0, DEFAULT, 'other', '', now())"
         )
+
+
+def test_what_executions_printed_is_forgotten_with_them(output: OutputStore) -> None:
+    mine, other = piece(0), piece(0, execution_id=2)
+    output.append([mine, other])
+    output.forget([1, 3])
+    assert output.read(1, ALL) == []
+    assert texts(output.read(2, ALL)) == ["x\n"]
+    assert output.append([mine, other]) == 1, "what is forgotten is not known any more"

@@ -165,3 +165,19 @@ def test_what_ended_long_ago_is_pruned(kept: Kept) -> None:
     kept.age(120)
     assert kept.store.prune(older_than=60) == 1
     assert [row.place.name for row in kept.store.rows(kept.catalog_id)] == ["new"]
+
+
+def test_what_belongs_to_executions_alone_is_forgotten_with_them(kept: Kept) -> None:
+    rows = [
+        replace(kept.row(), place=TokenPlace("api", kept.catalog_id, "local", 1)),
+        replace(kept.row(), place=TokenPlace("api", kept.catalog_id, "local", 2)),
+        kept.row(),
+    ]
+    for row in rows:
+        kept.store.put(row)
+        assert kept.store.lease(row.cache_key, "w1", seconds=60)
+    kept.store.forget([1, 3])
+    left = {row.cache_key for row in kept.store.rows(kept.catalog_id)}
+    assert left == {row.cache_key for row in rows[1:]}
+    taken = [kept.store.lease(row.cache_key, "w2", seconds=60) for row in rows]
+    assert taken == [True, False, False]

@@ -50,7 +50,7 @@ def test_from_nothing_and_then_again(empty: str) -> None:
     assert migrations.current(empty) is None
     migrations.upgrade(empty)
     assert migrations.current(empty) == migrations.head()
-    assert tables(empty) == TABLES | {"execution", "alembic_version"}
+    assert tables(empty) == TABLES | {"execution", "pruned", "alembic_version"}
     with psycopg.connect(empty) as connection:
         connection.execute(
             "INSERT INTO noetl.catalog (path, version, kind, content) VALUES ('a', 1, 'x', '')"
@@ -113,7 +113,7 @@ def test_the_tables_in_code_are_those_of_the_migrations(
 
 def test_the_head_is_one_and_its_files_are_found() -> None:
     assert (migrations.folder() / "env.py").is_file()
-    assert migrations.head() == "0005"
+    assert migrations.head() == "0006"
 
 
 @pytest.mark.parametrize(
