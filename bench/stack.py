@@ -16,6 +16,7 @@ import psycopg
 from app.cli.house import wait_ready
 from app.cli.programs import Places, at_home, programs
 from app.cli.ready import free_port
+from app.embedded.postgres import EmbeddedPostgres
 from app.embedded.stack import EmbeddedStack
 from app.errors import StartupError
 from app.settings import load, process_environment
@@ -37,8 +38,12 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Sides:
+    """Both, and the server and the folder that others may share."""
+
     engine: Side
     floor: Side
+    postgres: EmbeddedPostgres
+    folder: Path
 
 
 @contextlib.contextmanager
@@ -58,6 +63,8 @@ def stack(home: Path | None = None) -> Iterator[Sides]:
         yield Sides(
             Side(engine, servers.database_url, pids | _pids(ours)),
             Side(floor, floor_database, pids | _pids(theirs)),
+            servers.postgres,
+            folder,
         )
         # All at once; one after the other each would wait for what the next one holds.
         for process in (*ours.values(), *theirs.values()):
@@ -75,7 +82,9 @@ def _engine(
     settings = load({}, home=folder, port=free_port()).settings
     places = Places(servers.environment(), servers.worker_environment())
     processes = {
-        program.name: _start(program.name, program.command, program.environment, folder, exits)
+        program.name: start_process(
+            program.name, program.command, program.environment, folder, exits
+        )
         for program in programs(settings, places)
     }
     return at_home(settings).url, processes
@@ -96,7 +105,7 @@ def _floor(
         board.PORT: str(port),
     }
     processes = {
-        f"floor-{name}": _start(
+        f"floor-{name}": start_process(
             f"floor-{name}",
             (sys.executable, "-m", f"bench.floor.{module}"),
             variables,
@@ -108,13 +117,14 @@ def _floor(
     return f"http://127.0.0.1:{port}", database_url, processes
 
 
-def _start(
+def start_process(
     name: str,
     command: tuple[str, ...],
     environment: Mapping[str, str],
     folder: Path,
     exits: ExitStack,
 ) -> subprocess.Popen[bytes]:
+    """A process that logs into *folder* and is stopped with *exits*."""
     log = exits.enter_context((folder / f"{name}.log").open("wb"))
     process = subprocess.Popen(
         command, env=environment, stdout=log, stderr=log, cwd=Path(__file__).parents[1]
