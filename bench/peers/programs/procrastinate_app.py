@@ -92,7 +92,12 @@ class Client:
 async def work() -> None:
     """A worker process; one that was held between rounds is not taken for dead."""
     async with app.open_async(), joins:
-        await app.run_worker_async(concurrency=CONCURRENCY, stalled_worker_timeout=86_400.0)
+        await app.run_worker_async(
+            concurrency=CONCURRENCY,
+            # A notification that comes while a worker looks is lost; it looks again after this.
+            fetch_job_polling_interval=0.1,
+            stalled_worker_timeout=86_400.0,
+        )
 
 
 def prepare() -> None:
