@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plans = _plans(options)
     chosen = [] if options.peers is None else named(options.peers)
     with (
-        stack(options.home) as sides,
+        stack(options.home, guests=bool(chosen)) as sides,
         closing(Engine(sides.engine)) as engine,
         closing(Floor(sides.floor)) as floor,
     ):

@@ -26,6 +26,9 @@ from bench.floor import board
 #: Processes of the floor by the names of those whose part they play.
 FLOOR = {"web": "server", "orchestrator": "orchestrator", "worker": "worker"}
 
+#: Connections that Postgres takes where peers are measured, too.
+CONNECTIONS = 300
+
 
 @dataclass(frozen=True, slots=True)
 class Side:
@@ -47,13 +50,18 @@ class Sides:
 
 
 @contextlib.contextmanager
-def stack(home: Path | None = None) -> Iterator[Sides]:
-    """Both sides on one durable Postgres and one NATS, ready; stopped on leaving."""
+def stack(home: Path | None = None, *, guests: bool = False) -> Iterator[Sides]:
+    """Both sides on one durable Postgres and one NATS, ready; stopped on leaving.
+
+    With *guests*, Postgres has connections for the peers, too.
+    """
     with ExitStack() as exits:
         folder = home or Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         servers = exits.enter_context(EmbeddedStack(folder))
         assert servers.postgres is not None
         assert servers.nats is not None
+        if guests:
+            make_room(servers.postgres)
         pids = {"postgres": servers.postgres.pid or 0, "nats": servers.nats.pid or 0}
         upgrade(servers.database_url)
         engine, ours = _engine(servers, folder, exits)
@@ -69,6 +77,14 @@ def stack(home: Path | None = None) -> Iterator[Sides]:
         # All at once; one after the other each would wait for what the next one holds.
         for process in (*ours.values(), *theirs.values()):
             process.terminate()
+
+
+def make_room(postgres: EmbeddedPostgres) -> None:
+    """Restart with connections for all: each peer keeps its own open while others have a turn."""
+    with psycopg.connect(postgres.admin_url, autocommit=True) as connection:
+        connection.execute(f"ALTER SYSTEM SET max_connections = {CONNECTIONS}".encode())
+    postgres.stop()
+    postgres.start()
 
 
 def _pids(processes: Mapping[str, subprocess.Popen[bytes]]) -> dict[str, int]:

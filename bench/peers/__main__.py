@@ -21,6 +21,7 @@ from bench.peers.catalogue import ALL, named
 from bench.peers.crew import crew
 from bench.peers.report import measured, table
 from bench.report import setting
+from bench.stack import make_room
 from bench.workloads import FULL, QUICK, TINY, Plan
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             exits.enter_context(tempfile.TemporaryDirectory(prefix="peers-"))
         )
         postgres = exits.enter_context(EmbeddedPostgres(folder / "postgres"))
+        make_room(postgres)
         found = exits.enter_context(crew(specs, postgres, folder, say))
         peers = {peer.spec.name: peer for peer in found.peers}
         items = [measured(plan.workload, alternate(plan, peers, say)) for plan in plans]
