@@ -57,6 +57,10 @@ bench: $(READY) ## measure everything, each figure next to its floor
 bench-quick: $(READY) ## the same with fewer rounds
 	$(BIN)/python -m bench --quick $(ARGS)
 
+.PHONY: bench-peers
+bench-peers: $(READY) ## measure DBOS, Celery, Procrastinate and Dramatiq beside us, in the same rounds
+	$(BIN)/python -m bench --peers $(ARGS)
+
 .PHONY: failpoints
 failpoints: $(READY) ## crash, fail and linger at every comma of the flow, in every way
 	FAILPOINTS=all $(BIN)/python -m pytest tests/failpoints $(ARGS)

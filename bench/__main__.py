@@ -2,7 +2,7 @@
 
 See docs/benchmarks.md.
 
-python -m bench [--quick] [--only W2 …] [--profile] [--rounds N] [--out FOLDER]
+python -m bench [--quick] [--only W2 …] [--profile] [--peers [PEER …]] [--rounds N] [--out FOLDER]
 """
 
 from __future__ import annotations
@@ -11,17 +11,21 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from bench import tools
-from bench.measure import measure
+from bench.measure import Measured, measure
+from bench.peers.catalogue import Spec, named
+from bench.peers.crew import crew
+from bench.peers.report import table as peers_table
 from bench.profile import profile
 from bench.report import report, table
 from bench.sides import Engine, Floor
-from bench.stack import stack
+from bench.stack import Sides, stack
 from bench.workloads import FULL, QUICK, TINY, Plan
 
 RESULTS = Path(__file__).parent / "results"
@@ -31,14 +35,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the table, write the JSON; its path is the last line."""
     options = _options(arguments)
     plans = _plans(options)
+    chosen = [] if options.peers is None else named(options.peers)
     with (
-        stack(options.home) as sides,
+        stack(options.home, guests=bool(chosen)) as sides,
         closing(Engine(sides.engine)) as engine,
         closing(Floor(sides.floor)) as floor,
     ):
-        results = measure(plans, engine, floor, lambda text: print(text, file=sys.stderr))
+        results, account = _measure(plans, engine, floor, sides, chosen)
         data = report(results)
         print(table(data))
+        if chosen:
+            data |= account
+            print(f"\n{peers_table(data, chosen)}")
         calls = 0 if options.only else 20 if options.tiny else 300
         if options.profile:
             for measured in results:
@@ -55,6 +63,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _measure(
+    plans: list[Plan], engine: Engine, floor: Floor, sides: Sides, chosen: list[Spec]
+) -> tuple[list[Measured], dict[str, Any]]:
+    """The rounds of all, and which peers are missing or failed."""
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr)
+
+    with ExitStack() as exits:
+        found = exits.enter_context(crew(chosen, sides.postgres, sides.folder, say))
+        peers = {peer.spec.name: peer for peer in found.peers}
+        results = measure(plans, engine, floor, say, peers)
+        return results, found.account()
+
+
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
@@ -66,6 +89,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     size.add_argument("--tiny", action="store_true", help="only to see that it works")
     parser.add_argument(
         "--only", action="append", metavar="W2", help="this workload only; may be repeated"
+    )
+    parser.add_argument(
+        "--peers", nargs="*", metavar="PEER", help="also these peers, or all, in the same rounds"
     )
     parser.add_argument("--rounds", type=int, help="rounds of each workload")
     parser.add_argument("--profile", action="store_true", help="also say where the time goes")

@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
-import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
 
-from bench.sides import Client
+import psycopg
+
+from bench.sides import Client, FailedRunError
+from bench.stack import Side
 from bench.usage import Usage, usage
 from bench.workloads import Plan, Workload
 
-#: Threads that submit where executions run together.
-SUBMITTERS = 8
+
+class Contender(Protocol):
+    """Whatever can be measured: the engine, the floor, a peer."""
+
+    #: Whether its failure ends the benchmark; another's only costs it its place in the workload.
+    required: ClassVar[bool]
+    side: Side
+    rows: psycopg.Connection
+
+    def takes(self, workload: Workload) -> bool:
+        """Whether it takes part in the workload."""
+
+    def prepare(self, workload: Workload) -> None:
+        """Make the workload known."""
+
+    def run(self, workload: Workload) -> tuple[list[float], list[int]]:
+        """One round: seconds until each execution (or, together, all of them) ended, and ids."""
+
+    def events(self, executions: Sequence[int]) -> int:
+        """How many rows were recorded for them."""
+
+    def turn(self) -> contextlib.AbstractContextManager[None]:
+        """Around each of its rounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,62 +61,60 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """All rounds of a workload, on both sides."""
+    """All rounds of a workload, on both sides, and those of the peers by their names."""
 
     plan: Plan
     engine: tuple[Round, ...]
     floor: tuple[Round, ...]
+    peers: Mapping[str, tuple[Round, ...]] = field(default_factory=dict)
 
 
 def measure(
-    plans: Iterable[Plan], engine: Client, floor: Client, say: Callable[[str], None]
+    plans: Iterable[Plan],
+    engine: Client,
+    floor: Client,
+    say: Callable[[str], None],
+    peers: Mapping[str, Contender] | None = None,
 ) -> list[Measured]:
     """Measure each plan. Raises ``FailedRunError`` where an execution does not end well."""
     results = []
     for plan in plans:
-        workload = plan.workload
-        say(f"{workload.name}: {plan.rounds} rounds")
-        rounds: dict[Client, list[Round]] = {engine: [], floor: []}
-        for client in rounds:
-            client.prepare(workload)
-        for number in range(plan.warm_up + plan.rounds):
-            for client, done in rounds.items():
-                measured = run_round(workload, client)
-                if number >= plan.warm_up:
-                    done.append(measured)
-        results.append(Measured(plan, tuple(rounds[engine]), tuple(rounds[floor])))
+        others = peers or {}
+        rounds = alternate(plan, {"engine": engine, "floor": floor, **others}, say)
+        by_peer = {name: rounds[name] for name in others if name in rounds}
+        results.append(Measured(plan, rounds["engine"], rounds["floor"], by_peer))
     return results
 
 
-def run_round(workload: Workload, client: Client) -> Round:
+def alternate(
+    plan: Plan, contenders: Mapping[str, Contender], say: Callable[[str], None]
+) -> dict[str, tuple[Round, ...]]:
+    """The rounds of each that takes part, in turns; of one that failed there are none."""
+    workload = plan.workload
+    say(f"{workload.name}: {plan.rounds} rounds")
+    taking = {name: one for name, one in contenders.items() if one.takes(workload)}
+    rounds: dict[str, list[Round]] = {name: [] for name in taking}
+    for one in taking.values():
+        one.prepare(workload)
+    for number in range(plan.warm_up + plan.rounds):
+        for name in [*rounds]:
+            try:
+                measured = run_round(workload, taking[name])
+            except FailedRunError as error:
+                if taking[name].required:
+                    raise
+                say(f"{workload.name}: {name} is left out: {error}")
+                del rounds[name]
+                continue
+            if number >= plan.warm_up:
+                rounds[name].append(measured)
+    return {name: tuple(done) for name, done in rounds.items()}
+
+
+def run_round(workload: Workload, one: Contender) -> Round:
     """One round on one side."""
-    before = usage(client.side.pids, client.rows)
-    run = _together if workload.together else _one_by_one
-    seconds, executions = run(workload, client)
-    used = usage(client.side.pids, client.rows).since(before)
-    return Round(tuple(seconds), tuple(executions), used, client.events(executions))
-
-
-def _one_by_one(workload: Workload, client: Client) -> tuple[list[float], list[int]]:
-    seconds, executions = [], []
-    for _ in range(workload.executions):
-        began = time.perf_counter()
-        execution = client.start(workload)
-        if workload.asks_over_http:
-            client.wait(execution)
-        else:
-            client.wait_all([execution])
-        seconds.append(time.perf_counter() - began)
-        executions.append(execution)
-    return seconds, executions
-
-
-def _together(workload: Workload, client: Client) -> tuple[list[float], Sequence[int]]:
-    began = time.perf_counter()
-    if workload.executions == 1:
-        executions = [client.start(workload)]
-    else:
-        with ThreadPoolExecutor(SUBMITTERS) as pool:
-            executions = list(pool.map(client.start, [workload] * workload.executions))
-    client.wait_all(executions)
-    return [time.perf_counter() - began], executions
+    with one.turn():
+        before = usage(one.side.pids, one.rows)
+        seconds, executions = one.run(workload)
+        used = usage(one.side.pids, one.rows).since(before)
+    return Round(tuple(seconds), tuple(executions), used, one.events(executions))

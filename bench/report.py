@@ -23,6 +23,11 @@ LINE = "|---|---|---:|---|---:|---|---:|---:|---:|---:|---:|---:|---:|"
 
 def report(results: Iterable[Measured]) -> dict[str, Any]:
     """Everything measured, as JSON data."""
+    return {**setting(), "workloads": [_workload(measured) for measured in results]}
+
+
+def setting() -> dict[str, Any]:
+    """When, what and where."""
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": version("callboard"),
@@ -32,30 +37,38 @@ def report(results: Iterable[Measured]) -> dict[str, Any]:
             "python": platform.python_version(),
             "system": platform.platform(),
         },
-        "workloads": [_workload(measured) for measured in results],
     }
 
 
 def _workload(measured: Measured) -> dict[str, Any]:
     workload = measured.plan.workload
-    engine, floor = _side(workload, measured.engine), _side(workload, measured.floor)
+    engine, floor = side(workload, measured.engine), side(workload, measured.floor)
     faster_is_more = workload.unit == "steps/s"
     ratio = engine["median"] / floor["median"]
     return {
-        "name": workload.name,
-        "title": workload.title.format(steps=workload.steps, executions=workload.executions),
-        "unit": workload.unit,
+        **about(workload),
         "goal": workload.goal,
-        "steps": workload.steps,
-        "executions": workload.executions,
         "engine": engine,
         "floor": floor,
         # How many times the floor's time we take, whatever the unit.
         "times_floor": 1 / ratio if faster_is_more else ratio,
+        "peers": {name: side(workload, rounds) for name, rounds in measured.peers.items()},
     }
 
 
-def _side(workload: Workload, rounds: Sequence[Round]) -> dict[str, Any]:
+def about(workload: Workload) -> dict[str, Any]:
+    """What was measured."""
+    return {
+        "name": workload.name,
+        "title": workload.title.format(steps=workload.steps, executions=workload.executions),
+        "unit": workload.unit,
+        "steps": workload.steps,
+        "executions": workload.executions,
+    }
+
+
+def side(workload: Workload, rounds: Sequence[Round]) -> dict[str, Any]:
+    """The figures of one side's rounds of *workload*."""
     values = [done.value(workload) for done in rounds]
     steps = workload.size
     middle = sorted(rounds, key=lambda done: done.value(workload))[len(rounds) // 2]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import orjson
@@ -17,6 +19,8 @@ from bench.workloads import Workload
 #: Seconds between two looks.
 PAUSE = 0.002
 PATIENCE = 120.0
+#: Threads that submit where executions run together.
+SUBMITTERS = 8
 
 
 class FailedRunError(Exception):
@@ -26,6 +30,8 @@ class FailedRunError(Exception):
 class Client(ABC):
     """Starts executions over HTTP. Whether one ended is asked over HTTP, whether many, of the log."""
 
+    #: A failure of its ends the benchmark.
+    required: ClassVar[bool] = True
     #: Counts those of the ids that ended, and those that ended well.
     ENDED: ClassVar[str]
     #: Counts the rows of the ids.
@@ -40,6 +46,13 @@ class Client(ABC):
         self.http.close()
         self.rows.close()
 
+    def takes(self, workload: Workload) -> bool:  # noqa: ARG002 (takes part in every one)
+        return True
+
+    def turn(self) -> contextlib.AbstractContextManager[None]:
+        """Nothing: its processes are as they are in use."""
+        return contextlib.nullcontext()
+
     @abstractmethod
     def prepare(self, workload: Workload) -> None:
         """Make the workload known."""
@@ -51,6 +64,33 @@ class Client(ABC):
     @abstractmethod
     def has_ended(self, execution: int) -> bool:
         """Ask over HTTP, as a client would."""
+
+    def run(self, workload: Workload) -> tuple[list[float], list[int]]:
+        """One round: seconds until each execution (or, together, all of them) ended, and ids."""
+        return self._together(workload) if workload.together else self._one_by_one(workload)
+
+    def _one_by_one(self, workload: Workload) -> tuple[list[float], list[int]]:
+        seconds, executions = [], []
+        for _ in range(workload.executions):
+            began = time.perf_counter()
+            execution = self.start(workload)
+            if workload.asks_over_http:
+                self.wait(execution)
+            else:
+                self.wait_all([execution])
+            seconds.append(time.perf_counter() - began)
+            executions.append(execution)
+        return seconds, executions
+
+    def _together(self, workload: Workload) -> tuple[list[float], list[int]]:
+        began = time.perf_counter()
+        if workload.executions == 1:
+            executions = [self.start(workload)]
+        else:
+            with ThreadPoolExecutor(SUBMITTERS) as pool:
+                executions = list(pool.map(self.start, [workload] * workload.executions))
+        self.wait_all(executions)
+        return [time.perf_counter() - began], executions
 
     def wait(self, execution: int) -> None:
         """Return when its client knows that it ended."""

@@ -16,6 +16,7 @@ import psycopg
 from app.cli.house import wait_ready
 from app.cli.programs import Places, at_home, programs
 from app.cli.ready import free_port
+from app.embedded.postgres import EmbeddedPostgres
 from app.embedded.stack import EmbeddedStack
 from app.errors import StartupError
 from app.settings import load, process_environment
@@ -24,6 +25,9 @@ from bench.floor import board
 
 #: Processes of the floor by the names of those whose part they play.
 FLOOR = {"web": "server", "orchestrator": "orchestrator", "worker": "worker"}
+
+#: Connections that Postgres takes where peers are measured, too.
+CONNECTIONS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +41,27 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Sides:
+    """Both, and the server and the folder that others may share."""
+
     engine: Side
     floor: Side
+    postgres: EmbeddedPostgres
+    folder: Path
 
 
 @contextlib.contextmanager
-def stack(home: Path | None = None) -> Iterator[Sides]:
-    """Both sides on one durable Postgres and one NATS, ready; stopped on leaving."""
+def stack(home: Path | None = None, *, guests: bool = False) -> Iterator[Sides]:
+    """Both sides on one durable Postgres and one NATS, ready; stopped on leaving.
+
+    With *guests*, Postgres has connections for the peers, too.
+    """
     with ExitStack() as exits:
         folder = home or Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         servers = exits.enter_context(EmbeddedStack(folder))
         assert servers.postgres is not None
         assert servers.nats is not None
+        if guests:
+            make_room(servers.postgres)
         pids = {"postgres": servers.postgres.pid or 0, "nats": servers.nats.pid or 0}
         upgrade(servers.database_url)
         engine, ours = _engine(servers, folder, exits)
@@ -58,10 +71,20 @@ def stack(home: Path | None = None) -> Iterator[Sides]:
         yield Sides(
             Side(engine, servers.database_url, pids | _pids(ours)),
             Side(floor, floor_database, pids | _pids(theirs)),
+            servers.postgres,
+            folder,
         )
         # All at once; one after the other each would wait for what the next one holds.
         for process in (*ours.values(), *theirs.values()):
             process.terminate()
+
+
+def make_room(postgres: EmbeddedPostgres) -> None:
+    """Restart with connections for all: each peer keeps its own open while others have a turn."""
+    with psycopg.connect(postgres.admin_url, autocommit=True) as connection:
+        connection.execute(f"ALTER SYSTEM SET max_connections = {CONNECTIONS}".encode())
+    postgres.stop()
+    postgres.start()
 
 
 def _pids(processes: Mapping[str, subprocess.Popen[bytes]]) -> dict[str, int]:
@@ -75,7 +98,9 @@ def _engine(
     settings = load({}, home=folder, port=free_port()).settings
     places = Places(servers.environment(), servers.worker_environment())
     processes = {
-        program.name: _start(program.name, program.command, program.environment, folder, exits)
+        program.name: start_process(
+            program.name, program.command, program.environment, folder, exits
+        )
         for program in programs(settings, places)
     }
     return at_home(settings).url, processes
@@ -96,7 +121,7 @@ def _floor(
         board.PORT: str(port),
     }
     processes = {
-        f"floor-{name}": _start(
+        f"floor-{name}": start_process(
             f"floor-{name}",
             (sys.executable, "-m", f"bench.floor.{module}"),
             variables,
@@ -108,13 +133,14 @@ def _floor(
     return f"http://127.0.0.1:{port}", database_url, processes
 
 
-def _start(
+def start_process(
     name: str,
     command: tuple[str, ...],
     environment: Mapping[str, str],
     folder: Path,
     exits: ExitStack,
 ) -> subprocess.Popen[bytes]:
+    """A process that logs into *folder* and is stopped with *exits*."""
     log = exits.enter_context((folder / f"{name}.log").open("wb"))
     process = subprocess.Popen(
         command, env=environment, stdout=log, stderr=log, cwd=Path(__file__).parents[1]

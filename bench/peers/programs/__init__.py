@@ -1,0 +1,1 @@
+"""What runs in the peers' environments. Imports nothing of ours but ``bench.peers.programs``."""
