@@ -20,8 +20,7 @@ import nats
 import psycopg
 
 from app.embedded.stack import running_stack
-from bench.measure import SUBMITTERS
-from bench.sides import Engine
+from bench.sides import SUBMITTERS, Engine
 from bench.stack import Side, stack
 from bench.workloads import Crowd
 

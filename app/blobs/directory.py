@@ -55,14 +55,14 @@ class DirectoryBlobs:
     def get(self, key: str) -> bytes | None:
         with self._telling("read"):
             try:
-                return self._path(key).read_bytes()
+                return self._found(key).read_bytes()
             except FileNotFoundError:
                 return None
 
     def get_stream(self, key: str) -> Generator[bytes, None, None] | None:
         with self._telling("read"):
             try:
-                file = self._path(key).open("rb", buffering=0)
+                file = self._found(key).open("rb", buffering=0)
             except FileNotFoundError:
                 return None
         return self._read(file)
@@ -79,13 +79,13 @@ class DirectoryBlobs:
     def size(self, key: str) -> int | None:
         with self._telling("read"):
             try:
-                return self._path(key).stat().st_size
+                return self._found(key).stat().st_size
             except FileNotFoundError:
                 return None
 
     def delete(self, key: str) -> None:
         with self._telling("deleted"):
-            self._path(key).unlink(missing_ok=True)
+            self._found(key).unlink(missing_ok=True)
 
     def delete_all(self, execution_id: int) -> None:
         folder = self._folder(str(execution_id))
@@ -97,6 +97,15 @@ class DirectoryBlobs:
             except FileNotFoundError:
                 return
             _sync_folder(folder.parent)
+
+    def _found(self, key: str) -> Path:
+        """Where the blob is: where it belongs, or where earlier versions put it."""
+        path = self._path(key)
+        if path.exists():
+            return path
+        digest = sha256(key.encode()).hexdigest()
+        former = self._root / digest[:2] / digest[2:4] / _file_name(key)
+        return former if former.exists() else path
 
     def _path(self, key: str) -> Path:
         """Keys may hold any character: no two have the same file, and none leads out of the root."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -156,6 +158,22 @@ def test_nothing_leads_out_of_the_folder(tmp_path: Path) -> None:
     for key in KEYS:
         blobs.put(key, b"x")
     assert len(files(tmp_path / "in" / "blobs")) == len(KEYS) == len(files(tmp_path))
+
+
+def test_what_earlier_versions_wrote_is_found(tmp_path: Path) -> None:
+    key = "804742653550272512/a/1/-1/" + "0" * 64
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    former = tmp_path / digest[:2] / digest[2:4] / quote(key, safe="")
+    former.parent.mkdir(parents=True)
+    former.write_bytes(b"old")
+    blobs = DirectoryBlobs(tmp_path)
+    assert (blobs.get(key), blobs.size(key)) == (b"old", 3)
+    assert b"".join(blobs.get_stream(key) or ()) == b"old"
+    blobs.put(key, b"new")
+    assert blobs.get(key) == b"new"
+    blobs.delete(key)
+    blobs.delete(key)
+    assert blobs.get(key) is None
 
 
 def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
