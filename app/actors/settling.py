@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -84,20 +85,13 @@ class Settler:
     def _once(self, item: Claim | Report, *, alone: bool) -> Answer:
         """One try; large results travel alone, so that a batch stays below what the API takes."""
         if alone or _is_large(item):
-            failpoints.before(_point(item))
-            answer = self._send([item])[0]
-            failpoints.after(_point(item))
-            return answer
+            with _failing([item]):
+                return self._send([item])[0]
         return self._together([item])[0]
 
     def _together(self, items: Sequence[Claim | Report]) -> list[Answer]:
-        points = dict.fromkeys(map(_point, items))
-        for point in points:
-            failpoints.before(point)
-        answers = self._exchange.many(items)
-        for point in points:
-            failpoints.after(point)
-        return answers
+        with _failing(items):
+            return self._exchange.many(items)
 
     def _send(self, items: Sequence[Claim | Report]) -> list[Answer]:
         """Settle claims and reports of several threads in one request; answers in their order."""
@@ -109,8 +103,20 @@ class Settler:
         return [next(claimed) if isinstance(item, Claim) else next(reported) for item in items]
 
 
-def _point(item: Claim | Report) -> str:
-    return "worker.report" if isinstance(item, Report) else "worker.claim"
+@contextmanager
+def _failing(items: Sequence[Claim | Report]) -> Iterator[None]:
+    """The failpoints around what settles *items*."""
+    claims = any(isinstance(item, Claim) for item in items)
+    reports = any(isinstance(item, Report) for item in items)
+    if claims:
+        failpoints.before("worker.claim")
+    if reports:
+        failpoints.before("worker.report")
+    yield
+    if claims:
+        failpoints.after("worker.claim")
+    if reports:
+        failpoints.after("worker.report")
 
 
 def _is_large(item: Claim | Report) -> bool:
