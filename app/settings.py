@@ -225,6 +225,12 @@ class Settings:
         help="how programs of steps are kept in: plain, or jail (no network, nothing of the machine "
         "to write or to signal; Linux)",
     )
+    python_warm: int = setting(
+        48,
+        "CALLBOARD_PYTHON_WARM",
+        help="processes that a worker keeps for some seconds for the next run of the same python "
+        "step, where it left nothing behind; 0: every run gets a fresh one",
+    )
     playbook_bytes: int = setting(
         8_388_608, "CALLBOARD_PLAYBOOK_BYTES", help="largest playbook accepted"
     )

@@ -20,8 +20,6 @@ from app.engine.ports import Pointer
 from app.errors import CallboardError, UnavailableError
 from app.services.cache import Lru
 from app.services.work import Worked
-from app.tools import Lodge
-from app.tools.child.run import Lodge as ChildLodge
 from app.wire import Claim, ClaimAnswer, Exchange, PointerWire, Report
 
 log = structlog.get_logger(__name__)
@@ -96,7 +94,7 @@ class Worker(Protocol):
 
     def granted(self, attempt: Attempt, answer: ClaimAnswer) -> bool: ...
 
-    def work(self, granted: Granted, lodge: Lodge | None) -> Report | None: ...
+    def work(self, granted: Granted) -> Report | None: ...
 
     def given_back(self, attempt: Attempt) -> Report: ...
 
@@ -122,16 +120,15 @@ class Chunks:
         Returns when the message may be acked. Raises ``UnavailableError`` where some are left
         while shutting down, so that it goes back.
         """
-        chunk, lodge = Chunk(first, count), ChildLodge()
+        chunk = Chunk(first, count)
         with self._watching(chunk):
             try:
-                self._work_through(chunk, lodge, (first.execution_id, first.step))
+                self._work_through(chunk, (first.execution_id, first.step))
             finally:
-                lodge.close()
                 for granted in chunk.give_up()[1]:
                     self._worker.leave(granted.attempt)
 
-    def _work_through(self, chunk: Chunk, lodge: Lodge, loop: tuple[int, str]) -> None:
+    def _work_through(self, chunk: Chunk, loop: tuple[int, str]) -> None:
         done: list[tuple[Attempt, Report]] = []
         while True:
             # While nobody knows what they take, the first goes alone.
@@ -142,7 +139,7 @@ class Chunks:
             granted = self._settle(done, fresh)
             chunk.grant(granted)
             began = time.monotonic()
-            done = list(self._worked(iter(chunk.begin, None), lodge))
+            done = list(self._worked(iter(chunk.begin, None)))
             if done:
                 self._paces.put(loop, max(1e-6, (time.monotonic() - began) / len(done)))
         if chunk.take(1):
@@ -171,9 +168,9 @@ class Chunks:
                     self._worker.leave(attempt)
         return granted
 
-    def _worked(self, granted: Iterator[Granted], lodge: Lodge) -> Iterator[tuple[Attempt, Report]]:
+    def _worked(self, granted: Iterator[Granted]) -> Iterator[tuple[Attempt, Report]]:
         for each in granted:
-            report = self._worker.work(each, lodge)
+            report = self._worker.work(each)
             if report is None:
                 self._worker.leave(each.attempt)
             else:

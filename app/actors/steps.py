@@ -37,7 +37,8 @@ from app.engine.templates.template import render
 from app.errors import CallboardError, ToolError, UnavailableError
 from app.services.work import Worked
 from app.settings import Settings
-from app.tools import Context, Lodge
+from app.tools import Context
+from app.tools.child.warm import Warm
 from app.wire import (
     Claim,
     ClaimAnswer,
@@ -84,6 +85,7 @@ class Runner:
         self._claimed = self._reported = 0
         self._claimed_at = time.monotonic()
         self._steps = _StepCache(kinds)
+        self._warm = Warm(settings.python_warm)
 
     # ------------------------------------------------------------------ one message
     def run(self, pointer: Pointer, count: int = 1) -> None:
@@ -142,11 +144,8 @@ class Runner:
                 log.info("claim.refused", reason=answer.reason)
         return answer.granted
 
-    def work(self, granted: Granted, lodge: Lodge | None = None) -> Report | None:
-        """Run what was granted; the report, or None where nobody wants it any more.
-
-        Its process may come from *lodge* and stay there.
-        """
+    def work(self, granted: Granted) -> Report | None:
+        """Run what was granted; the report, or None where nobody wants it any more."""
         attempt, answer, raw = granted.attempt, granted.answer, granted.raw
         with _told_of(attempt.pointer):
             if raw is None:
@@ -156,7 +155,7 @@ class Runner:
             failpoints.before("worker.run")
             started = time.perf_counter()
             try:
-                outcome = self._execute(attempt, raw, answer, lodge)
+                outcome = self._execute(attempt, raw, answer)
             except Exception as exc:  # a bug of ours or of a tool must end the step, not hang it
                 log.exception("step.crashed")
                 message = f"{type(exc).__name__}: {exc}"
@@ -177,13 +176,7 @@ class Runner:
         if not answer.accepted:
             log.info("report.refused", reason=answer.reason)
 
-    def _execute(
-        self,
-        attempt: Attempt,
-        raw: dict[str, Any],
-        answer: ClaimAnswer,
-        lodge: Lodge | None,
-    ) -> Outcome:
+    def _execute(self, attempt: Attempt, raw: dict[str, Any], answer: ClaimAnswer) -> Outcome:
         step = _work_of(self._steps.get(raw), attempt.pointer)
         variables = answer.variables or Variables()
         seconds = step.timeout or self._settings.step_timeout
@@ -213,7 +206,8 @@ class Runner:
                 self._fetcher, asker, self.name, attempt.masker, self._settings
             ),
             log=printer.log,
-            lodge=lodge,
+            # Named by playbook version and step: another program never gets what waits there.
+            lodge=self._warm.lodge(answer.step) if answer.step else None,
         )
         elsewhere = frozenset(referring(variables.results, variables.ctx))
         outcome = TaskSequence(step, scope, context, deadline, resume, elsewhere=elsewhere).run()

@@ -99,16 +99,16 @@ class NoArtifacts:
 
 
 class Lodge(Protocol):
-    """Where a process that ran one iteration of a loop waits for the next."""
+    """Where processes that ran a step's program wait for its next run."""
 
     def take(self, breed: Any) -> Any:
-        """The one that waits, where it is of that breed; or None."""
+        """One that waits and is of that breed; or None."""
 
     def keep(self, breed: Any, spare: Any) -> None:
         """Have *spare* wait."""
 
-    def close(self) -> None:
-        """End the one that waits."""
+    def lost(self, spare: Any) -> None:
+        """*spare*, which was taken, has ended."""
 
 
 def _discard(_stream: str, _text: str) -> None:
@@ -138,7 +138,7 @@ class Context:
     artifacts: Artifacts = field(default_factory=NoArtifacts)
     #: ``log(stream, text)`` with stream stdout or stderr: what the user's code printed.
     log: Callable[[str, str], None] = _discard
-    #: Given to iterations that one message covers: one after the other may use the same process.
+    #: Where the step's program may find a process that it ran in before; none: it gets a fresh one.
     lodge: Lodge | None = None
 
     @property

@@ -1,5 +1,5 @@
-"""``python``: runs the playbook's own code in a child process: a fresh one, or, for short iterations
-of a loop, the one of the iteration before where that left nothing behind.
+"""``python``: runs the playbook's own code in a child process: a fresh one, or one in which the same
+step ran before and left nothing behind (``CALLBOARD_PYTHON_WARM``).
 
 The result is, in this order: what a top-level ``return`` returns; the global ``result`` where it is
 not None; what ``main`` returns (sync or async, called with the inputs its parameters name); else
@@ -96,7 +96,7 @@ def played(request: Input, context: Context, code: str) -> Ended:
     job = child_job(
         context,
         "python",
-        # The next iteration of its loop may have the process that nothing was brought into.
+        # The next run may have the process that nothing was brought into.
         more=context.lodge is not None and plain,
         code=code,
         input=request.input,

@@ -1,13 +1,17 @@
 """What a program leaves behind in its process, as far as the next one could notice it.
 
-A child takes another iteration of its loop only where there is nothing of that kind.
+A child takes another run of its step only where there is nothing of that kind.
 """
 
 from __future__ import annotations
 
 import atexit
+import builtins
+import decimal
 import os
+import random
 import resource
+import signal
 import sys
 import threading
 from typing import Any, NamedTuple
@@ -21,27 +25,55 @@ class Traces(NamedTuple):
 
     folder: str
     files: int
+    mask: int
     environment: dict[str, str]
     paths: list[str]
     descriptors: int
     threads: int
     exits: int
+    timer: tuple[float, float]
+    handlers: tuple[Any, ...]
+    limits: tuple[Any, ...]
     streams: tuple[Any, ...]
+    names: tuple[int, ...]
+
+
+_SIGNALS = (signal.SIGALRM, signal.SIGCHLD, signal.SIGHUP, signal.SIGINT, signal.SIGPIPE,
+            signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # fmt: skip
+_LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)
 
 
 def traces() -> Traces:
     """Those of this process now."""
     folder = os.getcwd()  # noqa: PTH109 (pathlib writes to 150 pages, each a copy after a fork)
+    mask = os.umask(0o077)
+    os.umask(mask)
     return Traces(
         folder,
         len(os.listdir(folder)),  # noqa: PTH208 (the same)
+        mask,
         dict(os.environ),
         list(sys.path),
         _descriptors(),
         threading.active_count(),
         atexit._ncallbacks(),  # noqa: SLF001 (there is no other way to know)
-        (sys.stdin, sys.stdout, sys.stderr, sys.excepthook),
+        signal.getitimer(signal.ITIMER_REAL),
+        tuple(map(signal.getsignal, _SIGNALS)),
+        tuple(map(resource.getrlimit, _LIMITS)),
+        (
+            *(sys.stdin, sys.stdout, sys.stderr, sys.excepthook),
+            *(sys.gettrace(), sys.getprofile(), sys.getrecursionlimit()),
+        ),
+        tuple(map(id, vars(builtins).values())),
     )
+
+
+def forget() -> None:
+    """Have what a program changes most often as it is in a fresh process."""
+    # The program's own names hold on to whatever it made.
+    sys.modules["__main__"].__dict__.clear()
+    random.seed()
+    decimal.setcontext(decimal.DefaultContext.copy())
 
 
 def is_clean(before: Traces, peak: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import atexit
 import contextlib
+import functools
 import importlib
 import inspect
 import json
@@ -47,7 +48,7 @@ def play(job: Mapping[str, Any]) -> None:
     """
     filename = f"<step {job['step']}>"
     code = 0
-    before = (leftovers.traces(), leftovers.peak()) if job["more"] else None
+    before = _as_born() if job["more"] else None
     try:
         value = agents.value(job) if job["kind"] == "agent" else _value(job, filename)
         reply = frames.NOTHING, b""
@@ -75,11 +76,18 @@ def play(job: Mapping[str, Any]) -> None:
     os._exit(code)
 
 
+@functools.cache
+def _as_born() -> tuple[leftovers.Traces, int]:
+    """What this process was like before its first program."""
+    return leftovers.traces(), leftovers.peak()
+
+
 def _goes_on(before: tuple[leftovers.Traces, int], reply: tuple[bytes, bytes]) -> bool:
     """Answer, and say that another job may come; False where the program left traces."""
     _flush()
     if not leftovers.is_clean(*before):
         return False
+    leftovers.forget()
     frames.write(JOB_FD, reply, (frames.NEXT, b""))
     return True
 

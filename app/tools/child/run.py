@@ -62,7 +62,7 @@ def run(job: Mapping[str, Any], context: Context, *, timeout: float, where: Wher
     """Run *job* in a fresh child and wait for its answer or end. Raises ``ToolError`` for what the
     child could not do at all, and for the errors it answered itself. The job's ``folder`` and what
     is in it become the child's own. Of a job that asks for nothing but to run (``more``) the child
-    is left in the context's ``lodge``, and one that is there is taken."""
+    is left in the context's ``lodge``, where it is fit for another, and one that is there is taken."""
     preloaded = preloaded_for(job.get("code", ""))
     payload = _encode(job)
     lodge = context.lodge if job["more"] else None
@@ -75,8 +75,8 @@ def run(job: Mapping[str, Any], context: Context, *, timeout: float, where: Wher
         child = _Child(spare, context, payload, more=lodge is not None)
         # The program's time begins when there is a process for it.
         ended = child.run(time.monotonic() + timeout)
-        if lodge is not None and child.may_go_on:
-            lodge.keep(breed, spare)
+        if lodge is not None:
+            lodge.keep(breed, spare) if child.may_go_on else lodge.lost(spare)
     if ended.stopped:
         raise _stopped(ended.stopped, timeout)
     if ended.tag == frames.ERROR:
@@ -296,34 +296,6 @@ class _Child:
         if len(self.answer) < size + length:
             return None, b""  # killed while it answered
         return tag, bytes(memoryview(self.answer)[size : size + length])
-
-
-class Lodge:
-    """Where the child of one iteration waits for the next of the same loop. Of one thread."""
-
-    def __init__(self) -> None:
-        self._breed: Any = None
-        self._spare: Spare | None = None
-
-    def take(self, breed: Any) -> Spare | None:
-        """The child that waits, where it is of that *breed* and lives."""
-        spare, self._spare = self._spare, None
-        if spare is None:
-            return None
-        if breed == self._breed and not select.select([spare.status], [], [], 0)[0]:
-            return spare
-        _let_go(spare)
-        return None
-
-    def keep(self, breed: Any, spare: Spare) -> None:
-        self._breed, self._spare = breed, spare
-
-    def close(self) -> None:
-        """End the child that waits, if one does."""
-        spare, self._spare = self._spare, None
-        if spare is not None:
-            _let_go(spare)
-            spare.zygote.replenish()
 
 
 def _let_go(spare: Spare) -> None:

@@ -1,4 +1,4 @@
-"""Short iterations of a loop may run in one process after the other, where nothing is left behind."""
+"""Runs of one step may share a process one after the other, where nothing is left behind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from app.errors import ToolError
 from app.tools import Context, load_tool
-from app.tools.child.run import Lodge
+from app.tools.child.warm import Warm
 from tests.tools.conftest import Output
 from tests.tools.test_hostile import wait_until
 
@@ -22,15 +22,15 @@ PID = "import os\nreturn os.getpid()"
 
 
 @pytest.fixture
-def lodge() -> Iterator[Lodge]:
-    made = Lodge()
+def warm() -> Iterator[Warm]:
+    made = Warm(4)
     yield made
     made.close()
 
 
 @pytest.fixture
-def loop(context: Context, lodge: Lodge) -> Context:
-    return replace(context, lodge=lodge)
+def loop(context: Context, warm: Warm) -> Context:
+    return replace(context, lodge=warm.lodge("7/each"))
 
 
 def run(context: Context, code: str, **more: Any) -> Any:
@@ -66,6 +66,13 @@ def test_without_a_lodge_each_has_its_own(context: Context) -> None:
         ),
         pytest.param("os.posix_spawn('/bin/sleep', ['sleep', '60'], {})", id="a process"),
         pytest.param("kept = bytearray(200_000_000)", id="memory"),
+        pytest.param("os.umask(0)", id="a mask"),
+        pytest.param("import signal; signal.alarm(60)", id="an alarm"),
+        pytest.param("import signal; signal.signal(signal.SIGTERM, print)", id="a handler"),
+        pytest.param("import builtins; builtins.copyright = None", id="another builtin"),
+        pytest.param("import builtins; builtins.mine = 1", id="one builtin more"),
+        pytest.param("import sys; sys.setrecursionlimit(5000)", id="another limit"),
+        pytest.param("import sys; sys.setprofile(lambda *_: None)", id="a profiler"),
     ],
 )
 def test_who_leaves_something_behind_is_the_last(loop: Context, left: str) -> None:
@@ -75,14 +82,14 @@ def test_who_leaves_something_behind_is_the_last(loop: Context, left: str) -> No
     assert run(loop, PID) == second
 
 
-def test_a_failure_is_the_last(loop: Context, lodge: Lodge) -> None:
+def test_a_failure_is_the_last(loop: Context, warm: Warm) -> None:
     with pytest.raises(ToolError, match="ZeroDivisionError"):
         run(loop, "1 / 0")
     with pytest.raises(ToolError, match="exited with code 3"):
         run(loop, "import os\nos._exit(3)")
     with pytest.raises(ToolError, match="exited with code 4"):
         run(loop, "raise SystemExit(4)")
-    assert lodge.take(None) is None
+    assert len(warm) == 0
     assert run(loop, PID) == run(loop, PID)
 
 
@@ -99,7 +106,7 @@ def test_what_each_prints_is_its_own(loop: Context) -> None:
         assert output.text("stdout") == f"{number}\n"
 
 
-def test_a_process_that_died_while_it_waited_is_replaced(loop: Context, lodge: Lodge) -> None:
+def test_a_process_that_died_while_it_waited_is_replaced(loop: Context) -> None:
     first = run(loop, PID)
     os.kill(first, signal.SIGKILL)
     wait_until(lambda: not Path(f"/proc/{first}").exists())
@@ -123,3 +130,56 @@ def test_what_is_brought_in_needs_a_process_of_its_own(loop: Context) -> None:
     first = run(loop, PID)
     assert run(loop, PID, env={"A": "b"}) != first
     assert run(loop, PID, cwd="/tmp") != run(loop, PID)
+
+
+def test_randomness_and_precision_begin_anew(loop: Context) -> None:
+    code = """
+import decimal, os, random
+found = [os.getpid(), random.random(), str(decimal.Decimal(1) / 3)]
+random.seed(1)
+decimal.getcontext().prec = 3
+return found
+"""
+    first, second = run(loop, code), run(loop, code)
+    assert first[0] == second[0]
+    assert first[1] != second[1]
+    assert first[2] == second[2]
+
+
+def test_each_step_has_its_own(context: Context, warm: Warm) -> None:
+    one, two = (replace(context, lodge=warm.lodge(name)) for name in ("7/a", "8/a"))
+    first = run(one, PID)
+    assert run(two, PID) != first
+    assert run(one, PID) == first
+
+
+def test_the_longest_waiting_give_way(context: Context, warm: Warm) -> None:
+    places = [replace(context, lodge=warm.lodge(f"7/{number}")) for number in range(6)]
+    pids = [run(place, PID) for place in places]
+    assert len(warm) == 4
+    assert run(places[5], PID) == pids[5]
+    assert run(places[2], PID) == pids[2]
+    assert run(places[0], PID) != pids[0]
+    wait_until(lambda: not Path(f"/proc/{pids[0]}").exists())
+
+
+def test_none_waits_for_ever(loop: Context, warm: Warm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.tools.child.warm.PATIENCE", 0.05)
+    pid = run(loop, PID)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists())
+    assert len(warm) == 0
+    assert run(loop, PID) != pid
+
+
+def test_none_runs_for_ever(loop: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.tools.child.warm.RUNS", 3)
+    pids = [run(loop, PID) for _ in range(6)]
+    assert pids[:3] == [pids[0]] * 3
+    assert pids[3:] == [pids[3]] * 3
+    assert pids[0] != pids[3]
+
+
+def test_where_none_may_wait_each_is_fresh(context: Context) -> None:
+    assert Warm(0).lodge("7/a") is None
+    cold = replace(context, lodge=None)
+    assert run(cold, PID) != run(cold, PID)
