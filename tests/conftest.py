@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import tempfile
 import uuid
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from tests.system.plane import System
 
 TEMPLATE = "callboard_template"
+
+# Hundreds of processes that the tests start import the same modules: keep the bytecode, whatever the
+# machine has set. Before test processes are started, which read it at their start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 @pytest.hookimpl(optionalhook=True)
