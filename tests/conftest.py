@@ -17,6 +17,7 @@ import structlog
 
 from app.embedded.nats import EmbeddedNats
 from app.embedded.postgres import EmbeddedPostgres
+from tests.places import in_memory
 
 if TYPE_CHECKING:
     from tests.system.plane import System
@@ -85,7 +86,7 @@ class Servers:
 @pytest.fixture(scope="session")
 def embedded_home() -> Iterator[Path]:
     """A folder of this session's servers, gone afterwards (a data directory is 40 MB)."""
-    with tempfile.TemporaryDirectory(prefix="callboard-") as folder:
+    with tempfile.TemporaryDirectory(prefix="callboard-", dir=in_memory()) as folder:
         yield Path(folder)
 
 
