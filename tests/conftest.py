@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 TEMPLATE = "callboard_template"
 
-# Hundreds of processes that the tests start import the same modules: keep the bytecode, whatever the
+# The processes that the tests start import the same modules: keep their bytecode, whatever the
 # machine has set. Before test processes are started, which read it at their start.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False

@@ -16,7 +16,7 @@ ROOM = 4 * 2**30
 def in_memory() -> Path | None:
     """A folder in memory for data directories, or None: the usual one.
 
-    They are made, copied and removed by the dozen, which takes a disk longer than the tests. Nothing
+    They are made, copied and removed again and again, which is slow on some disks. Nothing
     that a step of a playbook opens by its path belongs here: its jail has a ``/dev/shm`` of its own.
     """
     if not os.access(MEMORY, os.W_OK | os.X_OK):
