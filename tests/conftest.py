@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import tempfile
 import uuid
@@ -16,11 +17,17 @@ import structlog
 
 from app.embedded.nats import EmbeddedNats
 from app.embedded.postgres import EmbeddedPostgres
+from tests.places import in_memory
 
 if TYPE_CHECKING:
     from tests.system.plane import System
 
 TEMPLATE = "callboard_template"
+
+# The processes that the tests start import the same modules: keep their bytecode, whatever the
+# machine has set. Before test processes are started, which read it at their start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -79,7 +86,7 @@ class Servers:
 @pytest.fixture(scope="session")
 def embedded_home() -> Iterator[Path]:
     """A folder of this session's servers, gone afterwards (a data directory is 40 MB)."""
-    with tempfile.TemporaryDirectory(prefix="callboard-") as folder:
+    with tempfile.TemporaryDirectory(prefix="callboard-", dir=in_memory()) as folder:
         yield Path(folder)
 
 

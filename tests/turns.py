@@ -22,6 +22,8 @@ TOGETHER = (
 )
 #: Files that take longest for their few tests; more tests come first among the others.
 LONG = (
+    "tests/chaos/test_smoke.py",
+    "tests/system/test_shutdown.py",
     "tests/system/test_cancel.py",
     "tests/system/test_schedulers.py",
     "tests/trouble/test_processes.py",

@@ -16,6 +16,7 @@ import pytest
 
 from app.embedded.postgres import EmbeddedPostgres
 from app.settings import process_environment
+from tests.places import in_memory
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,21 +24,21 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def home() -> Iterator[Path]:
     """A short-pathed folder of its own, gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="cb-") as folder:
+    with tempfile.TemporaryDirectory(prefix="cb-", dir=in_memory()) as folder:
         yield Path(folder)
 
 
 @pytest.fixture(scope="module")
 def shared_home() -> Iterator[Path]:
     """The same for all tests of a module."""
-    with tempfile.TemporaryDirectory(prefix="cb-") as folder:
+    with tempfile.TemporaryDirectory(prefix="cb-", dir=in_memory()) as folder:
         yield Path(folder)
 
 
 @pytest.fixture(scope="session")
 def made_before() -> Iterator[Path]:
     """The folder of a Postgres after its first start and a stop."""
-    with tempfile.TemporaryDirectory(prefix="cb-") as folder:
+    with tempfile.TemporaryDirectory(prefix="cb-", dir=in_memory()) as folder:
         with EmbeddedPostgres(Path(folder, "postgres"), durable=False):
             pass
         yield Path(folder, "postgres")

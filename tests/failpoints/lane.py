@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,8 +17,8 @@ from app.settings import Settings
 from app.wiring import pool_queues
 from tests.failpoints import story
 from tests.failpoints.cases import Case
-from tests.failpoints.nursery import Forked
-from tests.system.plane import MODULES, Process, System
+from tests.nursery import Forked
+from tests.system.plane import MODULES, System
 
 #: Recovery within a second or so. The lease is long, so that a machine under load expires nothing
 #: that is well, but for the cases that wait for it.
@@ -34,8 +33,6 @@ SETTINGS = {
 LEASE, SHORT_LEASE = "30", "1.5"
 #: How often a case is played until its points are hit, and seconds for it once it has ended.
 PLAYS, HIT_WITHIN = 3, 20.0
-#: Forking from several threads at once would share the server's pipe.
-_FORK = threading.Lock()
 
 
 class Lane(System):
@@ -45,17 +42,13 @@ class Lane(System):
     pause = 0.1
 
     def __init__(self, home: Path, database_url: str) -> None:
-        super().__init__(home, settings=SETTINGS, database_url=database_url)
+        super().__init__(home, settings=SETTINGS, database_url=database_url, launch=Forked)
         self._wanted: dict[str, Mapping[str, str]] = {}
         self._broker: NatsBroker | None = None
         self._witnesses = home / "witness"
 
     def migrate(self) -> None:
         """Nothing: the database is a copy of one that is migrated."""
-
-    def launch(self, module: str, environment: Mapping[str, str], log: Path) -> Process:
-        with _FORK:
-            return Forked(module, environment, log)
 
     def start(self, module: str, **variables: str) -> None:
         self._wanted[module] = variables

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from app.client import Client
 from app.embedded.stack import EmbeddedStack
 from app.errors import CallboardError
 from app.settings import process_environment
 from app.store.migrations import upgrade
+from tests.nursery import Launch, Process, spawned
 
 MODULES = ("server", "orchestrator", "worker", "scheduler")
 #: Quick recovery, so that a test of it takes seconds; otherwise the defaults.
@@ -27,23 +26,6 @@ QUICK = {
     "CALLBOARD_ACK_WAIT": "3",
     "CALLBOARD_GRACE": "5",
 }
-
-
-class Process(Protocol):
-    """What is asked of a running process."""
-
-    @property
-    def pid(self) -> int: ...
-
-    def poll(self) -> int | None: ...
-
-    def wait(self, timeout: float | None = None) -> int: ...
-
-    def send_signal(self, number: int) -> None: ...
-
-    def terminate(self) -> None: ...
-
-    def kill(self) -> None: ...
 
 
 class System:
@@ -58,11 +40,14 @@ class System:
         *,
         settings: Mapping[str, str] = QUICK,
         database_url: str | None = None,
+        launch: Launch = spawned,
     ) -> None:
         self.home = home
         self.stack = EmbeddedStack(home, database_url=database_url)
         self.port = free_port()
         self.settings = settings
+        #: How a process is started; may be changed in between.
+        self.launch = launch
         self.processes: dict[str, Process] = {}
         self.client = Client(f"http://127.0.0.1:{self.port}")
 
@@ -99,11 +84,6 @@ class System:
         """Start it, with *variables* over the environment that all have."""
         environment = {**self.environment(), **variables}
         self.processes[module] = self.launch(module, environment, self.home / f"{module}.log")
-
-    def launch(self, module: str, environment: Mapping[str, str], log: Path) -> Process:
-        with log.open("ab") as file:
-            command = [sys.executable, "-m", f"app.{module}"]
-            return subprocess.Popen(command, env=environment, stdout=file, stderr=file)
 
     def kill(self, module: str) -> None:
         """Kill -9, and wait until it is gone."""

@@ -14,7 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.system.plane import MODULES, QUICK, Process, System, readable_home
+from tests.nursery import Forked, Process, spawned
+from tests.system.plane import MODULES, QUICK, System, readable_home
 
 #: Seconds that processes get to end in good order.
 GRACE = 10.0
@@ -73,8 +74,9 @@ def plane() -> Iterator[System]:
     settings = {**QUICK, "CALLBOARD_GRACE": str(GRACE), "CALLBOARD_LEASE": "30"}
     with (
         tempfile.TemporaryDirectory(prefix="cb-") as home,
-        System(readable_home(Path(home)), settings=settings) as running,
+        System(readable_home(Path(home)), settings=settings, launch=spawned) as running,
     ):
+        running.launch = Forked  # further ones
         yield running
 
 
@@ -154,7 +156,9 @@ def test_a_process_told_to_stop_while_it_starts_ends_in_good_order(
     plane: System, module: str
 ) -> None:
     plane.terminate(module)
+    plane.launch = spawned  # one that is forked has no start to speak of
     plane.start(module)
+    plane.launch = Forked
     plane.until(lambda: has_begun(plane, module), f"{module} to begin")
     assert plane.terminate(module) == 0
     assert plane.log(module)[-1]["event"] == f"{module}.stopped"
