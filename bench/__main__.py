@@ -1,6 +1,6 @@
 """Measures W1 to W4 on the embedded stack, each next to its floor, and the tools beside bare calls.
 
-See docs/benchmarks.md.
+With ``--peers``, other systems take turns with us. See docs/benchmarks.md.
 
 python -m bench [--quick] [--only W2 …] [--profile] [--peers [PEER …]] [--rounds N] [--out FOLDER]
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bench.measure import Round
@@ -20,37 +20,57 @@ def measured(workload: Workload, rounds: Mapping[str, Sequence[Round]]) -> dict[
 
 
 def table(data: dict[str, Any], specs: Sequence[Spec]) -> str:
-    """A row for each side, a column for each workload, and below why figures are missing.
+    """A row for each side, a column for each workload; then what a step cost, and what is missing.
 
     A figure is the median of the rounds, with the slowest and the fastest. After it, where we were
     measured in the same run: how many times as fast as the peer we were.
     """
     items = data["workloads"]
-    heads = " | ".join(f"{item['name']}, {item['unit']}" for item in items)
-    lines = [f"| | {heads} |", f"|---|{'---:|' * len(items)}"]
-    if any("engine" in item for item in items):
-        lines.append(_row("Callboard", [_cell(item, item.get("engine")) for item in items]))
-        lines.append(_row("the floor", [_cell(item, item.get("floor")) for item in items]))
-    for spec in specs:
-        if spec.name not in data["absent"]:
-            cells = [_cell(item, item["peers"].get(spec.name), ratio=True) for item in items]
-            lines.append(_row(spec.title, cells))
+    heads = [f"{item['name']}, {item['unit']}" for item in items]
+    lines = _lines(data, specs, heads, _cell)
+    lines += ["", "CPU milliseconds per step, and the share of the machine that others took:", ""]
+    lines += _lines(data, specs, [item["name"] for item in items], _cost)
     lines += ["", *_reasons(data, specs)]
     return "\n".join(lines).rstrip()
+
+
+def _lines(
+    data: dict[str, Any],
+    specs: Sequence[Spec],
+    heads: Sequence[str],
+    cell: Callable[[dict[str, Any], dict[str, Any] | None], str],
+) -> list[str]:
+    items = data["workloads"]
+    lines = [f"| | {' | '.join(heads)} |", f"|---|{'---:|' * len(items)}"]
+    if any("engine" in item for item in items):
+        lines.append(_row("Callboard", [cell(item, item["engine"]) for item in items]))
+        lines.append(_row("the floor", [cell(item, item["floor"]) for item in items]))
+    for spec in specs:
+        if spec.name not in data["absent"]:
+            cells = [cell(item, item["peers"].get(spec.name)) for item in items]
+            lines.append(_row(spec.title, cells))
+    return lines
 
 
 def _row(title: str, cells: Sequence[str]) -> str:
     return f"| {title} | {' | '.join(cells)} |"
 
 
-def _cell(item: dict[str, Any], figures: dict[str, Any] | None, *, ratio: bool = False) -> str:
+def _cost(item: dict[str, Any], figures: dict[str, Any] | None) -> str:  # noqa: ARG001 (as _cell)
+    if figures is None:
+        return "-"
+    cpu = sum(figures["cpu_ms_per_step"].values())
+    return f"{cpu:.2f}, {100 * figures['others']:.0f} %"
+
+
+def _cell(item: dict[str, Any], figures: dict[str, Any] | None) -> str:
     if figures is None:
         return "-"
     unit, values = item["unit"], figures["values"]
     # Slowest first, whatever the unit.
     ends = sorted(values, reverse=unit != "steps/s")
     text = f"{_number(figures['median'], unit)} ({_number(ends[0], unit)} to {_number(ends[-1], unit)})"
-    if ratio and "engine" in item:
+    if "engine" in item and any(figures is one for one in item["peers"].values()):
         text += f" · {times_as_fast(item, figures):.2f}"
     return text
 
