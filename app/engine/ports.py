@@ -289,6 +289,9 @@ class Catalog(Protocol):
     def find(self, path: str, version: int | None = None) -> CatalogEntry | None:
         """That version, or the newest."""
 
+    def newest(self, path: str) -> int | None:
+        """The ``catalog_id`` of the newest version; cheaper than all of it."""
+
     def entries(
         self, *, kind: str | None = None, path: str | None = None, limit: int = 1000
     ) -> list[CatalogEntry]:

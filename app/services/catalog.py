@@ -18,11 +18,14 @@ from app.engine.ports import Catalog, CatalogEntry
 from app.errors import BadRequestError, Finding, NotFoundError, UnavailableError
 from app.services.cache import Lru
 from app.services.schema import schema_of
+from app.services.weighted import Weighted
 
 PLAYBOOK_KINDS = {"playbook", "agent"}
 #: Playbooks looked at once, and seconds to wait for a turn: the largest take seconds of a core, and
 #: the rest of the API must go on meanwhile.
 AT_ONCE, PATIENCE = 2, 10.0
+#: Bytes of resources that are kept as they were read, and what one takes beside its content.
+KEPT_BYTES, ENTRY_BYTES = 16_777_216, 1_024
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ class CatalogService:
         self._catalog = catalog
         self._kinds = kinds
         self._max_bytes = max_bytes
+        self._entries: Weighted[int, CatalogEntry] = Weighted(KEPT_BYTES)
         self._playbooks: Lru[int, Playbook] = Lru(256)
         self._turns = threading.BoundedSemaphore(AT_ONCE)
 
@@ -101,17 +105,30 @@ class CatalogService:
     ) -> CatalogEntry:
         """One resource, by id or by path (the newest version by default). Raises ``NotFoundError``."""
         if catalog_id is not None:
-            found = self._catalog.get(catalog_id)
+            found = self._kept(catalog_id)
             what = f"catalog id {catalog_id}"
+        elif path and version is None:
+            newest = self._catalog.newest(path)
+            found = None if newest is None else self._kept(newest)
+            what = f"path {path!r}"
         elif path:
             found = self._catalog.find(path, version)
-            what = f"path {path!r}" + (f" version {version}" if version else "")
+            what = f"path {path!r} version {version}"
         else:
             raise BadRequestError("neither path nor catalog_id was given")
         if found is None:
             raise NotFoundError(
                 f"nothing is registered under {what}", remedy="see 'callboard catalog list'"
             )
+        return found
+
+    def _kept(self, catalog_id: int) -> CatalogEntry | None:
+        """The resource of that id; what is registered never changes, so it is read once."""
+        found = self._entries.peek(catalog_id)
+        if found is None:
+            found = self._catalog.get(catalog_id)
+            if found is not None:
+                self._entries.put(catalog_id, found, len(found.content) + ENTRY_BYTES)
         return found
 
     def find(self, path: str) -> CatalogEntry | None:

@@ -14,6 +14,9 @@ from app.store.tables import catalog as c
 # One writer per path at a time, so that two registrations never ask for the same version.
 _LOCK = text("SELECT pg_advisory_xact_lock(20240101, hashtext(:path))")
 
+# Asked for with every start.
+_NEWEST_OF = "SELECT catalog_id FROM noetl.catalog WHERE path = %s ORDER BY version DESC LIMIT 1"
+
 _COLUMNS = (
     c.c.catalog_id,
     c.c.path,
@@ -52,6 +55,11 @@ class PostgresCatalog:
         if version is not None:
             return self._one(query.where(c.c.version == version))
         return self._one(query.order_by(c.c.version.desc()).limit(1))
+
+    def newest(self, path: str) -> int | None:
+        with self._database.raw() as connection:
+            row = connection.execute(_NEWEST_OF, [path]).fetchone()
+        return None if row is None else int(row[0])
 
     def entries(
         self, *, kind: str | None = None, path: str | None = None, limit: int = 1000

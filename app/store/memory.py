@@ -332,6 +332,10 @@ class MemoryCatalog:
         found = [e for e in self._all() if e.path == path and version in {None, e.version}]
         return _given(found[-1]) if found else None
 
+    def newest(self, path: str) -> int | None:
+        found = self.find(path)
+        return None if found is None else found.catalog_id
+
     def entries(
         self, *, kind: str | None = None, path: str | None = None, limit: int = 1000
     ) -> list[CatalogEntry]:

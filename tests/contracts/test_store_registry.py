@@ -22,6 +22,7 @@ def test_versions_of_a_path_count_from_one(catalog: Catalog) -> None:
     assert (first.content, first.kind, first.meta) == ("one", "Playbook", {"tags": ["x"]})
     assert first.created_at.utcoffset() is not None
     assert catalog.find("a/b") == second
+    assert catalog.newest("a/b") == second.catalog_id
     assert catalog.find("a/b", 1) == first
 
 
@@ -29,6 +30,7 @@ def test_what_is_not_in_the_catalog(catalog: Catalog) -> None:
     catalog.add("a", "Playbook", "", meta={})
     assert catalog.get(2**40) is None
     assert catalog.find("b") is None
+    assert catalog.newest("b") is None
     assert catalog.find("a", 2) is None
     assert catalog.entries(path="b") == []
 
