@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -38,6 +38,9 @@ log = structlog.get_logger(__name__)
 
 #: Events kept with a cached state; most templates read the newest, others are fetched.
 KEPT_EVENTS = 64
+#: Events that are read of an execution which shares its transaction with others, and seconds after
+#: which those that follow get one of their own.
+SHORT, PATIENCE = 500, 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +64,13 @@ class Turn:
     cached: Cached
     events: Sequence[Event] = ()
     entries: Sequence[Entry] = ()
+    #: It was left out: it would have kept others waiting.
+    is_put_off: bool = False
 
     @property
     def again(self) -> bool:
-        """The outcome of what was decided was there already: there is more to decide."""
-        return bool(taken(self.entries))
+        """There is more to decide: it was left out, or the outcome of what was decided was there."""
+        return self.is_put_off or bool(taken(self.entries))
 
     def pointers(self, now: float) -> list[Dispatch]:
         """Where the work is that was scheduled."""
@@ -187,7 +192,7 @@ class Advance:
         known = {i: self._cache.get(i) or Cached(NEW, Values()) for i in execution_ids}
         ahead = Ahead(after={i: cached.state.version for i, cached in known.items()})
         with self._log.transaction(execution_ids, ahead=ahead) as tx:
-            turns = [self._turn(tx, i, cached) for i, cached in known.items()]
+            turns = list(self._turns(tx, known))
             decided = [turn for turn in turns if turn.events]
             if decided:
                 failpoints.before("advance.append")
@@ -206,6 +211,16 @@ class Advance:
         self._publish(decided)
         self._settle(decided)
         return turns
+
+    def _turns(self, tx: LogTransaction, known: Mapping[int, Cached]) -> Iterator[Turn]:
+        """What follows for each. Those that share their locks must not wait long for one another."""
+        began = self._clock()
+        for execution_id, cached in known.items():
+            news = tx.last_seq(execution_id) - cached.state.version
+            if len(known) > 1 and (news > SHORT or self._clock() - began > PATIENCE):
+                yield Turn(execution_id, cached, (), cached, is_put_off=True)
+            else:
+                yield self._turn(tx, execution_id, cached)
 
     def _turn(self, tx: LogTransaction, execution_id: int, known: Cached) -> Turn:
         """What follows for one execution, as its log shall have it."""
@@ -248,6 +263,8 @@ class Advance:
                     self._reader.fetch(execution_id, needed.wanted, values)
 
     def _remember(self, turn: Turn) -> None:
+        if turn.is_put_off:
+            return
         if not turn.cached.state.is_running:
             self._cache.pop(turn.execution_id)
         elif turn.entries:

@@ -40,6 +40,9 @@ from app.store.tables import KEYS
 
 Connection = psycopg.Connection[Any]
 
+#: Events of each of several executions that come along with their locks; who wants more reads them.
+MOST_NEWS = 500
+
 
 @dataclass(frozen=True, slots=True)
 class _Head:
@@ -86,7 +89,11 @@ class PostgresTransaction:
     def read(self, execution_id: int, *, after: int = 0) -> list[Entry]:
         self._write()
         known = self._found.read(execution_id, after)
-        if known is not None and not self._wrote:
+        if (
+            known is not None
+            and not self._wrote
+            and after + len(known) == self.last_seq(execution_id)
+        ):
             return known
         return _read(self.connection, execution_id, after=after)
 
@@ -370,7 +377,7 @@ def _news(connection: Connection, after: Mapping[int, int]) -> Iterable[tuple[An
     if not after:
         return ()
     if len(after) > 1:
-        return connection.execute(statements.NEWS, [list(after), list(after.values())])
+        return connection.execute(statements.NEWS, [list(after), list(after.values()), MOST_NEWS])
     ((execution_id, seq),) = after.items()
     return connection.execute(
         f"{statements.READ} AND e.seq > %(after)s ORDER BY e.seq",

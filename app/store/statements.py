@@ -93,7 +93,7 @@ READ = f"SELECT {_COLUMNS} FROM noetl.event e WHERE e.execution_id = %(id)s"
 NEWS = f"""
 SELECT {_COLUMNS} FROM unnest(%s::bigint[], %s::int[]) AS k(id, seq)
 JOIN LATERAL (
-    SELECT * FROM noetl.event WHERE execution_id = k.id AND seq > k.seq ORDER BY seq
+    SELECT * FROM noetl.event WHERE execution_id = k.id AND seq > k.seq ORDER BY seq LIMIT %s
 ) e ON true
 """
 

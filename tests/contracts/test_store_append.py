@@ -231,6 +231,12 @@ def test_several_executions_are_written_together(log: EventLog) -> None:
         assert [entry.seq for entry in tx.read(2)] == [1, 2]  # its own writes, too
         tx.append(2, [Draft(CLAIMED)])
     assert [log.count(execution_id) for execution_id in (1, 2, 3)] == [2, 3, 2]
+    many = [Draft(CtxUpdated("a", 1, {"n": n})) for n in range(1200)]
+    with log.transaction([1]) as tx:
+        tx.append(1, many)
+    with log.transaction([1, 3], ahead=Ahead(after={1: 0, 3: 1})) as tx:
+        assert [entry.seq for entry in tx.read(1)] == list(range(1, 1203))
+        assert [entry.seq for entry in tx.read(3, after=1)] == [2]
     place = (2, SCHEDULED.key)
     ahead = Ahead(after={2: 2, 3: 0}, attempts=[place])
     with log.transaction([2, 3], ahead=ahead) as tx:

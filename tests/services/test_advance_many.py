@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 
-from app.engine.events import ExecutionStarted, StepStarted
+from app.engine.events import CtxUpdated, ExecutionStarted, StepStarted
 from app.engine.ports import Draft
 from app.errors import UnavailableError
-from app.services.advance import BrokenLogError
+from app.services.advance import PATIENCE, SHORT, BrokenLogError
 from tests.services.conftest import Bench
 
 CHAIN = (
@@ -81,3 +84,27 @@ def test_an_outage_is_told_of_all(bench: Bench) -> None:
     alone = bench.ports.new_id()
     with pytest.raises(UnavailableError):
         bench.control.advance.advance(begun_without_a_wake(bench, alone))
+
+
+def test_a_long_story_and_a_slow_one_keep_no_other_waiting(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [bench.start(CHAIN) for _ in range(4)]
+    with bench.ports.events.transaction([ids[1]]) as tx:
+        tx.append(ids[1], [Draft(CtxUpdated("a", 1, {"n": n})) for n in range(SHORT)])
+    together: list[list[int]] = []
+    really, decide = bench.ports.events.transaction, bench.control.advance._decide
+
+    def watched(wanted: Sequence[int], **more: Any) -> Any:
+        together.append(list(wanted))
+        return really(wanted, **more)
+
+    def slowly(execution_id: int, cached: Any) -> Any:
+        bench.now[0] += PATIENCE * 2 if execution_id == ids[2] else 0.0
+        return decide(execution_id, cached)
+
+    monkeypatch.setattr(bench.control.advance, "_decide", slowly)
+    monkeypatch.setattr(bench.ports.events, "transaction", watched)
+    assert bench.control.advance.advance_many(ids) == [1, 1, 1, 1]
+    # The long one, and the one behind the slow one, were decided in transactions of their own.
+    assert together == [ids, [ids[1]], [ids[3]]]
