@@ -30,6 +30,10 @@ GLANCE = SLICE / 2
 REMEMBERED = 1024
 
 
+#: An attempt that has run, and what is to be said of it.
+Done = tuple[Attempt, Report]
+
+
 @dataclass(slots=True)
 class Granted:
     """An iteration that was claimed: what the control plane answered."""
@@ -39,10 +43,19 @@ class Granted:
     raw: dict[str, Any] | None
 
 
-class Chunk:
-    """What is left of a message's iterations: not claimed yet, or claimed and waiting their turn.
+@dataclass(slots=True)
+class Rest:
+    """What a chunk holds: not claimed yet, claimed and waiting, or done and not reported."""
 
-    The thread that works on it takes from the front, the watch takes all that is left; each
+    open: list[Pointer]
+    granted: list[Granted]
+    done: list[Done]
+
+
+class Chunk:
+    """The iterations of a message that are not reported yet.
+
+    The thread that works on it takes from the front, the watch takes all that is there; each
     iteration is taken once.
     """
 
@@ -51,6 +64,7 @@ class Chunk:
             first._replace(iteration=first.iteration + place) for place in range(count)
         )
         self._granted: deque[Granted] = deque()
+        self._done: list[Done] = []
         self._lock = threading.Lock()
         self._since = math.inf
 
@@ -69,12 +83,24 @@ class Chunk:
             self._since = time.monotonic() if self._granted else math.inf
             return self._granted.popleft() if self._granted else None
 
-    def give_up(self) -> tuple[list[Pointer], list[Granted]]:
+    def finish(self, attempt: Attempt, report: Report) -> None:
+        """This one has run."""
+        with self._lock:
+            self._done.append((attempt, report))
+
+    def finished(self) -> list[Done]:
+        """Those that have run since they were asked for."""
+        with self._lock:
+            done, self._done = self._done, []
+            return done
+
+    def give_up(self) -> Rest:
         """All that is left."""
         with self._lock:
-            rest = list(self._open), list(self._granted)
+            rest = Rest(list(self._open), list(self._granted), self._done)
             self._open.clear()
             self._granted.clear()
+            self._done = []
             return rest
 
     @property
@@ -125,32 +151,39 @@ class Chunks:
             try:
                 self._work_through(chunk, (first.execution_id, first.step))
             finally:
-                for granted in chunk.give_up()[1]:
-                    self._worker.leave(granted.attempt)
+                rest = chunk.give_up()
+                for attempt in (*(g.attempt for g in rest.granted), *(a for a, _ in rest.done)):
+                    self._worker.leave(attempt)
+        if rest.open:
+            raise UnavailableError("this worker is shutting down")
 
     def _work_through(self, chunk: Chunk, loop: tuple[int, str]) -> None:
-        done: list[tuple[Attempt, Report]] = []
         while True:
             # While nobody knows what they take, the first goes alone.
             size = max(1, int(SLICE / max(self._paces.get(loop) or SLICE, 1e-6)))
-            fresh = [] if self._settler.is_stopping else self._entered(chunk.take(size))
-            if not fresh and not done:
-                break
-            granted = self._settle(done, fresh)
-            chunk.grant(granted)
-            began = time.monotonic()
-            done = list(self._worked(iter(chunk.begin, None)))
-            if done:
-                self._paces.put(loop, max(1e-6, (time.monotonic() - began) / len(done)))
-        if chunk.take(1):
-            raise UnavailableError("this worker is shutting down")
+            pointers = [] if self._settler.is_stopping else chunk.take(size)
+            done = chunk.finished()
+            if not pointers and not done:
+                return
+            chunk.grant(self._settle(done, self._entered(pointers)))
+            began, count = time.monotonic(), 0
+            for granted in iter(chunk.begin, None):
+                self._take_up(chunk, granted)
+                count += 1
+            if count:
+                self._paces.put(loop, max(1e-6, (time.monotonic() - began) / count))
+
+    def _take_up(self, chunk: Chunk, granted: Granted) -> None:
+        report = self._worker.work(granted)
+        if report is None:
+            self._worker.leave(granted.attempt)
+        else:
+            chunk.finish(granted.attempt, report)
 
     def _entered(self, pointers: Iterable[Pointer]) -> list[Attempt]:
         return [each for each in map(self._worker.enter, pointers) if each is not None]
 
-    def _settle(
-        self, done: Sequence[tuple[Attempt, Report]], fresh: Sequence[Attempt]
-    ) -> list[Granted]:
+    def _settle(self, done: Sequence[Done], fresh: Sequence[Attempt]) -> list[Granted]:
         """Report *done* and claim *fresh* in one go; those that were granted."""
         claims = [self._worker.claim_of(attempt) for attempt in fresh]
         granted: list[Granted] = []
@@ -167,14 +200,6 @@ class Chunks:
                 if id(attempt) not in kept:
                     self._worker.leave(attempt)
         return granted
-
-    def _worked(self, granted: Iterator[Granted]) -> Iterator[tuple[Attempt, Report]]:
-        for each in granted:
-            report = self._worker.work(each)
-            if report is None:
-                self._worker.leave(each.attempt)
-            else:
-                yield each.attempt, report
 
     # ------------------------------------------------------------------ what is slow
     @contextmanager
@@ -198,19 +223,20 @@ class Chunks:
                 self._some.wait_for(lambda: self._watched)
                 slow = [chunk for chunk in self._watched if chunk.is_slow]
             for chunk in slow:
-                self._give_back(*chunk.give_up())
+                self._give_back(chunk.give_up())
             time.sleep(GLANCE)
 
-    def _give_back(self, pointers: Sequence[Pointer], granted: Sequence[Granted]) -> None:
-        """Have others work on these: what was claimed is scheduled again, the rest sent again."""
-        if granted:
-            reports = [self._worker.given_back(each.attempt) for each in granted]
-            self._settle([(each.attempt, r) for each, r in zip(granted, reports, strict=True)], ())
-        if not pointers:
-            return
-        wires = [PointerWire(**pointer._asdict()) for pointer in pointers]
+    def _give_back(self, rest: Rest) -> None:
+        """Have others work on what waits: what was claimed is scheduled again, the rest sent again.
+
+        What is done is reported: it need not wait for the slow one either.
+        """
+        back = [(each.attempt, self._worker.given_back(each.attempt)) for each in rest.granted]
+        wires = [PointerWire(**pointer._asdict()) for pointer in rest.open]
         try:
-            self._work.exchange(Exchange(worker=self._name, released=wires))
+            self._settle([*rest.done, *back], ())
+            if wires:
+                self._work.exchange(Exchange(worker=self._name, released=wires))
         except CallboardError as exc:
-            # They are in the log: the sweeper sends what nobody claims.
-            log.warning("chunk.not_released", error=str(exc), iterations=len(wires))
+            # All of it is in the log: the sweeper sends what nobody claims, and leases run out.
+            log.warning("chunk.not_given_back", error=str(exc), iterations=len(back) + len(wires))

@@ -156,6 +156,9 @@ def test_what_waits_behind_a_slow_one_goes_to_others(
         assert not line.wait(0.002)
     sent = [dispatch for dispatch in bench.dispatcher.sent if dispatch.pace is not None]
     assert {dispatch.pointer.iteration for dispatch in sent} <= others()
+    # What has run before it is reported meanwhile.
+    while len(events(bench, execution_id, StepDone)) < slow:
+        assert not line.wait(0.002)
     goes.set()
     thread.join()
     done = {event.iteration for event in events(bench, execution_id, StepDone)}
