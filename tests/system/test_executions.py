@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,6 +42,27 @@ workflow:
     input: {all: "{{ fan.results }}", stats: "{{ fan.stats }}"}
     code: |
       result = {"ordered": all == list(range(len(all))), "sum": sum(all), **stats}
+"""
+)
+
+#: Iterations that travel together, and one among them that takes longer than all others.
+UNEVEN = (
+    HEAD.format(name="uneven")
+    + """
+workload: {n: 300, slow: 137}
+workflow:
+- step: each
+  loop: {in: "{{ range(n) }}", iterator: i, spec: {mode: parallel, max_in_flight: 300}}
+  tool:
+    kind: python
+    input: {i: "{{ iter.i }}", slow: "{{ slow }}", gate: "{{ gate }}"}
+    code: |
+      import os, time
+      while i == slow and not os.path.exists(gate):
+          time.sleep(0.05)
+      return i * 10
+  next: {arcs: [{step: join}]}
+- {step: join, tool: {kind: noop, result: "{{ each.results | sum }}"}}
 """
 )
 
@@ -180,3 +204,23 @@ workflow:
     for size in sizes:
         status: dict[str, Any] = system.run(playbook, {"size": size})
         assert system.client.result(status["execution_id"], "end") == size
+
+
+def test_a_slow_iteration_keeps_none_that_travelled_with_it(system: System) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="gate-"))
+    folder.chmod(0o755)  # steps that are users of their own look into it
+
+    def ended(execution_id: str) -> list[int]:
+        events = system.client.events(execution_id, event_type="step.done", page_size=500)
+        return sorted(event["iteration"] for event in events if event["step"] == "each")
+
+    try:
+        execution_id = system.begin(UNEVEN, {"gate": str(folder / "open")})
+        others = [number for number in range(300) if number != 137]
+        system.until(lambda: ended(execution_id) == others, "all others to end", seconds=100)
+        (folder / "open").touch()
+        assert system.wait(execution_id)["status"] == "COMPLETED"
+        assert ended(execution_id) == list(range(300))
+        assert system.client.result(execution_id) == sum(range(300)) * 10
+    finally:
+        shutil.rmtree(folder)
