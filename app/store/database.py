@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import select
 import sys
@@ -20,6 +21,9 @@ from sqlalchemy.exc import DisconnectionError
 from app.engine import encoding
 from app.errors import UnavailableError
 from app.store.failures import translated
+
+# What goes wrong inside a pipeline is raised, and told by us; psycopg would say it a second time.
+logging.getLogger("psycopg").setLevel(logging.ERROR)
 
 #: Seconds to wait for a free connection of the pool.
 POOL_TIMEOUT = 10

@@ -208,7 +208,7 @@ class MemoryTransaction:
         for draft, row in zip(drafts, rows, strict=True):
             start = start_key_of(row)
             for key in keys_of(row):
-                started = key == ("U9", start) and self._shelf.started_under(str(start)) is not None
+                started = key == ("U9", start) and self._is_taken(str(start))
                 if key in own.taken or key in known.taken or started:
                     self._lost = duplicate(str(key[0]), execution_id)
                     raise self._lost
@@ -220,6 +220,11 @@ class MemoryTransaction:
             entries.append(entry)
         self._wrote = self._wrote or bool(drafts)
         return entries
+
+    def _is_taken(self, start: str) -> bool:
+        """Whether an execution was started under that key, in this transaction or before."""
+        staged = any(("U9", start) in book.taken for book in self._staged.values())
+        return staged or self._shelf.started_under(start) is not None
 
     def begin(self, execution_id: int) -> None:
         self._own(execution_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from app.engine.events import (
@@ -107,12 +107,16 @@ def shown(log: EventLog) -> Any:
     return entries, summaries, loops, outstanding, log.count_by_status(), log.open_executions()
 
 
+BEGUN = ExecutionStarted(7, "a", 1, {})
+
+
 @settings(
     max_examples=30,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(history=st.lists(transactions, min_size=1, max_size=6))
+@example(history=[([(1, [Draft(BEGUN, "k1")]), (2, [Draft(BEGUN, "k1")])], False)])
 def test_memory_and_postgres_agree(pool: Database, history: list[Any]) -> None:
     with pool.raw() as connection:
         connection.execute("ALTER TABLE noetl.event DISABLE TRIGGER USER")
