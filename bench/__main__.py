@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
@@ -17,6 +18,8 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import structlog
 
 from bench import concurrency, figures, growth, tools
 from bench.crowded import crowded
@@ -130,6 +133,8 @@ def _workload_table(rows: list[dict[str, Any]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the tables, write the JSON; its path is the last line."""
+    # What fills the log runs an execution in this process, which need not tell of it.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     run = Run(_options(arguments))
     run.everything()
     print(f"\n{run.path}")
