@@ -55,6 +55,7 @@ def _run(arguments: list[str], out: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # whole stacks come and go
 def test_all_workloads_run_and_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,6 +116,7 @@ def test_a_full_log_is_measured_beside_an_empty_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # whole stacks come and go
 def test_start_and_rest_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = _run(["--only", "W9", "--only", "W10"], tmp_path)["figures"]
     starts = [row for row in figures if row["workload"] == "W9"]
