@@ -52,6 +52,7 @@ types: $(READY) ## check types only
 .PHONY: bench
 bench: $(READY) ## measure everything, each figure next to its floor
 	$(BIN)/python -m bench $(ARGS)
+	$(BIN)/python -m bench.plots
 
 .PHONY: bench-quick
 bench-quick: $(READY) ## the same with fewer rounds
@@ -59,7 +60,15 @@ bench-quick: $(READY) ## the same with fewer rounds
 
 .PHONY: bench-peers
 bench-peers: $(READY) ## measure DBOS, Celery, Procrastinate and Dramatiq beside us, in the same rounds
-	$(BIN)/python -m bench --peers $(ARGS)
+	$(BIN)/python -m bench --only W1 --only W2 --only W3 --only W4 --peers $(ARGS)
+
+.PHONY: bench-history
+bench-history: $(READY) ## how each figure changed over the results that are kept
+	$(BIN)/python -m bench.history $(ARGS)
+
+.PHONY: profile
+profile: $(READY) ## say where a step's time goes, hop by hop and function by function
+	$(BIN)/python -m bench.profile $(ARGS)
 
 .PHONY: failpoints
 failpoints: $(READY) ## crash, fail and linger at every comma of the flow, in every way

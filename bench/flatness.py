@@ -15,7 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from app.embedded.postgres import EmbeddedPostgres
@@ -153,6 +153,14 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=10_000)
     parser.add_argument("--turns", type=int, default=5_000)
     options = parser.parse_args()
+    for name, (taken, _) in costs(options.iterations, options.turns).items():
+        print(told(name, taken), flush=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"memory of this process, at its peak: {peak:.0f} MB")
+
+
+def costs(iterations: int, turns: int) -> dict[str, tuple[list[Cost], int]]:
+    """Of a ``loop`` and a ``cycle``: what each completion cost, and how many events there are."""
     with tempfile.TemporaryDirectory(prefix="cb-flat-") as folder:
         home = Path(folder)
         home.chmod(0o755)
@@ -160,12 +168,12 @@ def main() -> None:
         postgres.start()
         try:
             upgrade(postgres.url)
-            run(postgres.url, home, options.iterations, options.turns)
+            return run(postgres.url, home, iterations, turns)
         finally:
             postgres.stop()
 
 
-def run(url: str, home: Path, iterations: int, turns: int) -> None:
+def run(url: str, home: Path, iterations: int, turns: int) -> dict[str, tuple[list[Cost], int]]:
     database = Database(url, pool_size=1)
     log, outbox = PostgresLog(database), Outbox()
     ports = Ports(
@@ -178,18 +186,29 @@ def run(url: str, home: Path, iterations: int, turns: int) -> None:
         new_id=Snowflake(),
         custody=memory_custody(),
     )
-    plane = control(ports, load({}, home=home).settings)
+    # A cycle has as many visits as it has turns.
+    settings = replace(load({}, home=home).settings, max_visits=max(10_000, turns))
+    plane = control(ports, settings)
     rows = Rows(database)
+    found = {}
     try:
         for name, playbook in (
             ("loop", LOOP.replace("10000", str(iterations))),
             ("cycle", CYCLE.replace("5000", str(turns))),
         ):
-            print(told(name, measure(plane, outbox, playbook, rows, log)), flush=True)
+            before = _events(database)
+            taken = measure(plane, outbox, playbook, rows, log)
+            found[name] = (taken, _events(database) - before)
     finally:
         database.close()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"memory of this process, at its peak: {peak:.0f} MB")
+    return found
+
+
+def _events(database: Database) -> int:
+    with database.raw() as connection:
+        row = connection.execute("SELECT count(*) FROM noetl.event").fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Runs the plans: rounds of both sides in turn, so that a noisy minute hits both."""
+"""Runs the plans: rounds of all sides in turn, so that a noisy minute hits all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import ClassVar, Protocol
 
 import psycopg
 
-from bench.sides import Client, FailedRunError
+from bench.memory import Watch, memory
+from bench.sides import FailedRunError
 from bench.stack import Side
 from bench.usage import Usage, usage
 from bench.workloads import Plan, Workload
@@ -54,61 +55,113 @@ class Round:
         if workload.unit == "ms":
             return statistics.median(self.seconds) * 1000
         total = sum(self.seconds)
-        if workload.unit == "steps/s":
+        if workload.is_rate:
             return workload.size / total
         return total * 1000 / workload.size
 
 
 @dataclass(frozen=True, slots=True)
+class Series:
+    """All rounds of one side. ``peak`` and ``end`` are memory by process, in bytes (PSS).
+
+    ``peak`` is the most that was seen in the rounds before, which are not timed, ``end`` what is
+    held after the last round.
+    """
+
+    rounds: tuple[Round, ...]
+    peak: Mapping[str, int]
+    end: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Measured:
-    """All rounds of a workload, on both sides, and those of the peers by their names."""
+    """A workload on all sides, on the peers by their names.
+
+    ``floor`` is the bare hops, or the engine with the baseline.
+    """
 
     plan: Plan
-    engine: tuple[Round, ...]
-    floor: tuple[Round, ...]
-    peers: Mapping[str, tuple[Round, ...]] = field(default_factory=dict)
+    engine: Series
+    floor: Series
+    peers: Mapping[str, Series] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Entry:
+    """Who takes part in a plan, what it runs for it, and what came of that."""
+
+    one: Contender
+    workload: Workload
+    rounds: list[Round] = field(default_factory=list)
+    peak: Mapping[str, int] = field(default_factory=dict)
+
+    def warm_up(self, rounds: int) -> None:
+        """Run *rounds* that are not timed, with its memory watched."""
+        self.one.prepare(self.workload)
+        with Watch(self.one.side.pids) as watch:
+            for _ in range(rounds):
+                run_round(self.workload, self.one)
+        self.peak = watch.peak
+
+    def series(self) -> Series:
+        """What was measured, and the memory that is held now."""
+        return Series(tuple(self.rounds), self.peak, memory(self.one.side.pids))
 
 
 def measure(
     plans: Iterable[Plan],
-    engine: Client,
-    floor: Client,
+    engine: Contender,
+    floor: Contender,
     say: Callable[[str], None],
     peers: Mapping[str, Contender] | None = None,
 ) -> list[Measured]:
     """Measure each plan. Raises ``FailedRunError`` where an execution does not end well."""
+    others = peers or {}
     results = []
     for plan in plans:
-        others = peers or {}
-        rounds = alternate(plan, {"engine": engine, "floor": floor, **others}, say)
-        by_peer = {name: rounds[name] for name in others if name in rounds}
-        results.append(Measured(plan, rounds["engine"], rounds["floor"], by_peer))
+        baseline = plan.workload.baseline()
+        found = _in_turns(
+            plan,
+            {
+                "engine": Entry(engine, plan.workload),
+                "floor": Entry(engine, baseline) if baseline else Entry(floor, plan.workload),
+                **_entries(plan.workload, others),
+            },
+            say,
+        )
+        by_peer = {name: found[name] for name in others if name in found}
+        results.append(Measured(plan, found["engine"], found["floor"], by_peer))
     return results
 
 
 def alternate(
     plan: Plan, contenders: Mapping[str, Contender], say: Callable[[str], None]
-) -> dict[str, tuple[Round, ...]]:
+) -> dict[str, Series]:
     """The rounds of each that takes part, in turns; of one that failed there are none."""
-    workload = plan.workload
-    say(f"{workload.name}: {plan.rounds} rounds")
-    taking = {name: one for name, one in contenders.items() if one.takes(workload)}
-    rounds: dict[str, list[Round]] = {name: [] for name in taking}
-    for one in taking.values():
-        one.prepare(workload)
-    for number in range(plan.warm_up + plan.rounds):
-        for name in [*rounds]:
+    return _in_turns(plan, _entries(plan.workload, contenders), say)
+
+
+def _entries(workload: Workload, contenders: Mapping[str, Contender]) -> dict[str, Entry]:
+    return {name: Entry(one, workload) for name, one in contenders.items() if one.takes(workload)}
+
+
+def _in_turns(
+    plan: Plan, entries: dict[str, Entry], say: Callable[[str], None]
+) -> dict[str, Series]:
+    say(f"{plan.workload.name} {plan.workload.heading}: {plan.rounds} rounds")
+    for number in range(1 + plan.rounds):
+        for name, entry in [*entries.items()]:
             try:
-                measured = run_round(workload, taking[name])
+                if number == 0:
+                    entry.warm_up(plan.warm_up)
+                else:
+                    entry.rounds.append(run_round(entry.workload, entry.one))
             except FailedRunError as error:
-                if taking[name].required:
+                if entry.one.required:
                     raise
-                say(f"{workload.name}: {name} is left out: {error}")
-                del rounds[name]
-                continue
-            if number >= plan.warm_up:
-                rounds[name].append(measured)
-    return {name: tuple(done) for name, done in rounds.items()}
+                say(f"{plan.workload.name}: {name} is left out: {error}")
+                del entries[name]
+    return {name: entry.series() for name, entry in entries.items()}
 
 
 def run_round(workload: Workload, one: Contender) -> Round:

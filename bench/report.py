@@ -7,11 +7,12 @@ import statistics
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import psutil
 
-from bench.measure import Measured, Round
+from bench.measure import Measured, Series
 from bench.workloads import Workload
 
 HEADER = (
@@ -19,10 +20,13 @@ HEADER = (
     " CPU/step | events | commits | WAL/step | others |"
 )
 LINE = "|---|---|---:|---|---:|---|---:|---:|---:|---:|---:|---:|---:|"
+MIB = 2**20
+#: Where the JSON of each run is kept.
+RESULTS = Path(__file__).parent / "results"
 
 
-def report(results: Iterable[Measured]) -> dict[str, Any]:
-    """Everything measured, as JSON data."""
+def report(results: Iterable[Measured] = ()) -> dict[str, Any]:
+    """When, what and where, and the *results* of workloads, as JSON data."""
     return {**setting(), "workloads": [_workload(measured) for measured in results]}
 
 
@@ -43,16 +47,16 @@ def setting() -> dict[str, Any]:
 def _workload(measured: Measured) -> dict[str, Any]:
     workload = measured.plan.workload
     engine, floor = side(workload, measured.engine), side(workload, measured.floor)
-    faster_is_more = workload.unit == "steps/s"
     ratio = engine["median"] / floor["median"]
     return {
         **about(workload),
         "goal": workload.goal,
+        "is_goal_a_ratio": workload.is_goal_a_ratio,
         "engine": engine,
         "floor": floor,
         # How many times the floor's time we take, whatever the unit.
-        "times_floor": 1 / ratio if faster_is_more else ratio,
-        "peers": {name: side(workload, rounds) for name, rounds in measured.peers.items()},
+        "times_floor": 1 / ratio if workload.is_rate else ratio,
+        "peers": {name: side(workload, series) for name, series in measured.peers.items()},
     }
 
 
@@ -60,28 +64,33 @@ def about(workload: Workload) -> dict[str, Any]:
     """What was measured."""
     return {
         "name": workload.name,
-        "title": workload.title.format(steps=workload.steps, executions=workload.executions),
+        "title": workload.heading,
         "unit": workload.unit,
         "steps": workload.steps,
         "executions": workload.executions,
     }
 
 
-def side(workload: Workload, rounds: Sequence[Round]) -> dict[str, Any]:
+def side(workload: Workload, series: Series) -> dict[str, Any]:
     """The figures of one side's rounds of *workload*."""
+    rounds = series.rounds
     values = [done.value(workload) for done in rounds]
-    steps = workload.size
+    steps = workload.ran
     middle = sorted(rounds, key=lambda done: done.value(workload))[len(rounds) // 2]
     times = sorted(seconds * 1000 for done in rounds for seconds in done.seconds)
     return {
         "median": statistics.median(values),
         "values": values,
         "p50_ms": statistics.median(times),
-        "p99_ms": times[min(len(times) - 1, int(len(times) * 0.99))],
+        "p99_ms": percentile(times, 0.99),
         "samples": len(times),
+        # The distribution, where there is one to speak of.
+        "times_ms": [round(ms, 2) for ms in times] if workload.unit == "ms" else [],
         "cpu_ms_per_step": {
             name: 1000 * seconds / steps for name, seconds in sorted(middle.used.cpu.items())
         },
+        "pss_mib_peak": {name: size / MIB for name, size in sorted(series.peak.items())},
+        "pss_mib_end": {name: size / MIB for name, size in sorted(series.end.items())},
         "events_per_step": middle.events / steps,
         "commits_per_step": middle.used.commits / steps,
         "wal_bytes_per_step": middle.used.wal / steps,
@@ -90,25 +99,37 @@ def side(workload: Workload, rounds: Sequence[Round]) -> dict[str, Any]:
     }
 
 
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """The value below which *share* of the sorted *ordered* are; of few, the last."""
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
 def table(data: dict[str, Any]) -> str:
     """The figures as a Markdown table, and the CPU time by process below it."""
     rows = [_row(item) for item in data["workloads"]]
-    lines = [HEADER, LINE, *rows, "", "CPU milliseconds per step, by process:", ""]
-    names = sorted(
-        {name for item in data["workloads"] for name in item["engine"]["cpu_ms_per_step"]}
-    )
-    lines += [f"| | {' | '.join(names)} |", f"|---|{'---:|' * len(names)}"]
-    for item in data["workloads"]:
-        for side, label in (("engine", item["name"]), ("floor", f"{item['name']} floor")):
-            cpu = item[side]["cpu_ms_per_step"]
-            cells = (f"{cpu[name]:.2f}" if name in cpu else "" for name in names)
-            lines.append(f"| {label} | {' | '.join(cells)} |")
+    lines = [HEADER, LINE, *rows]
+    lines += ["", "CPU milliseconds per step, by process:", ""]
+    lines += _by_process(data["workloads"], "cpu_ms_per_step", "{:.2f}")
+    lines += ["", "Memory in MiB (PSS), the peak, by process:", ""]
+    lines += _by_process(data["workloads"], "pss_mib_peak", "{:.0f}")
     return "\n".join(lines)
+
+
+def _by_process(items: Sequence[dict[str, Any]], key: str, form: str) -> list[str]:
+    names = sorted({name for item in items for name in item["engine"][key]})
+    lines = [f"| | {' | '.join(names)} |", f"|---|{'---:|' * len(names)}"]
+    for item in items:
+        for side, label in (("engine", item["name"]), ("floor", f"{item['name']} floor")):
+            found = item[side][key]
+            cells = (form.format(found[name]) if name in found else "" for name in names)
+            lines.append(f"| {label} | {' | '.join(cells)} |")
+    return lines
 
 
 def _row(item: dict[str, Any]) -> str:
     engine, floor, unit = item["engine"], item["floor"], item["unit"]
-    sign = "≥" if unit == "steps/s" else "≤"
+    sign = "≥" if unit.endswith("/s") else "≤"
+    times = " times floor" if item["is_goal_a_ratio"] else ""
     cells = [
         item["name"],
         item["title"],
@@ -117,7 +138,7 @@ def _row(item: dict[str, Any]) -> str:
         _figure(floor, unit),
         _spread(floor, unit),
         f"{item['times_floor']:.2f}",
-        f"{sign} {item['goal']:g}",
+        f"{sign} {item['goal']:g}{times}",
         f"{sum(engine['cpu_ms_per_step'].values()):.2f} ms",
         f"{engine['events_per_step']:.2f}",
         f"{engine['commits_per_step']:.2f}",
@@ -139,4 +160,4 @@ def _spread(side: dict[str, Any], unit: str) -> str:
 
 
 def _number(value: float, unit: str) -> str:
-    return f"{value:.0f}" if unit == "steps/s" else f"{value:.2f}"
+    return f"{value:.0f}" if unit.endswith("/s") else f"{value:.2f}"

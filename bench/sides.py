@@ -18,6 +18,7 @@ from bench.workloads import Workload
 
 #: Seconds between two looks.
 PAUSE = 0.002
+#: Seconds until one execution of W1 counts as failed.
 PATIENCE = 120.0
 #: Threads that submit where executions run together.
 SUBMITTERS = 8
@@ -34,7 +35,7 @@ class Client(ABC):
     required: ClassVar[bool] = True
     #: Counts those of the ids that ended, and those that ended well.
     ENDED: ClassVar[str]
-    #: Counts the rows of the ids.
+    #: Counts the rows of the ids and of their children.
     EVENTS: ClassVar[str]
 
     def __init__(self, side: Side) -> None:
@@ -65,6 +66,10 @@ class Client(ABC):
     def has_ended(self, execution: int) -> bool:
         """Ask over HTTP, as a client would."""
 
+    @abstractmethod
+    def seconds_since(self, step: str, execution: int) -> float:
+        """Seconds from the end of *step* to that of *execution*, by the log."""
+
     def run(self, workload: Workload) -> tuple[list[float], list[int]]:
         """One round: seconds until each execution (or, together, all of them) ended, and ids."""
         return self._together(workload) if workload.together else self._one_by_one(workload)
@@ -77,8 +82,11 @@ class Client(ABC):
             if workload.asks_over_http:
                 self.wait(execution)
             else:
-                self.wait_all([execution])
-            seconds.append(time.perf_counter() - began)
+                self.wait_all([execution], workload.patience)
+            took = time.perf_counter() - began
+            if workload.timed_from is not None:
+                took = self.seconds_since(workload.timed_from, execution)
+            seconds.append(took)
             executions.append(execution)
         return seconds, executions
 
@@ -89,7 +97,7 @@ class Client(ABC):
         else:
             with ThreadPoolExecutor(SUBMITTERS) as pool:
                 executions = list(pool.map(self.start, [workload] * workload.executions))
-        self.wait_all(executions)
+        self.wait_all(executions, workload.patience)
         return [time.perf_counter() - began], executions
 
     def wait(self, execution: int) -> None:
@@ -100,9 +108,9 @@ class Client(ABC):
                 raise FailedRunError(f"execution {execution} did not end in {PATIENCE:g} s")
             time.sleep(PAUSE)
 
-    def wait_all(self, executions: Sequence[int]) -> None:
+    def wait_all(self, executions: Sequence[int], patience: float = PATIENCE) -> None:
         """Return when all have ended. Raises ``FailedRunError`` where one did not end well."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience
         while True:
             row = self.rows.execute(self.ENDED, (list(executions),)).fetchone()
             assert row is not None
@@ -117,7 +125,7 @@ class Client(ABC):
                 missing = len(executions) - ended
                 raise FailedRunError(
                     f"{type(self).__name__}: {missing} of {len(executions)} executions did not end"
-                    f" in {PATIENCE:g} s; they have {self.events(executions)} events"
+                    f" in {patience:g} s; they have {self.events(executions)} events"
                 )
             time.sleep(PAUSE)
 
@@ -145,13 +153,26 @@ class Engine(Client):
         "SELECT count(*), count(*) FILTER (WHERE status = 'COMPLETED') FROM noetl.execution"
         " WHERE execution_id = ANY(%s) AND status <> 'RUNNING'"
     )
-    EVENTS = "SELECT count(*) FROM noetl.event WHERE execution_id = ANY(%s)"
+    EVENTS = """
+        WITH RECURSIVE family AS (
+            SELECT unnest(%s::bigint[]) AS execution_id
+            UNION ALL
+            SELECT child.execution_id FROM noetl.execution child
+            JOIN family ON child.parent_execution_id = family.execution_id)
+        SELECT count(*) FROM noetl.event JOIN family USING (execution_id)
+    """
+    SINCE = """
+        SELECT extract(epoch FROM max(created_at) FILTER (WHERE type = 'execution.completed')
+            - max(created_at) FILTER (WHERE type = 'step.done' AND step = %s))
+        FROM noetl.event WHERE execution_id = %s
+    """
 
     def prepare(self, workload: Workload) -> None:
-        self.ask("POST", "/api/catalog/register", {"content": workload.playbook()})
+        for content in workload.playbooks:
+            self.ask("POST", "/api/catalog/register", {"content": content})
 
     def start(self, workload: Workload) -> int:
-        body = {"path": f"bench/{workload.name.lower()}"}
+        body = {"path": workload.path}
         return int(self.ask("POST", "/api/execute", body)["execution_id"])
 
     def has_ended(self, execution: int) -> bool:
@@ -160,12 +181,23 @@ class Engine(Client):
             raise FailedRunError(f"execution {execution} is {status}")
         return bool(status == "COMPLETED")
 
+    def seconds_since(self, step: str, execution: int) -> float:
+        row = self.rows.execute(self.SINCE, (step, execution)).fetchone()
+        assert row is not None
+        return float(row[0])
+
 
 class Floor(Client):
     """The same hops, bare."""
 
     ENDED = "SELECT count(*), count(*) FROM event WHERE execution = ANY(%s) AND type = 'ended'"
-    EVENTS = "SELECT count(*) FROM event WHERE execution = ANY(%s)"
+    EVENTS = """
+        WITH roots AS (SELECT unnest(%s::bigint[]) AS execution)
+        SELECT count(*) FROM event WHERE execution IN (
+            SELECT execution FROM roots UNION ALL
+            SELECT event.execution FROM event JOIN roots
+                ON roots.execution = (payload ->> 'parent')::bigint WHERE type = 'started')
+    """
 
     def prepare(self, workload: Workload) -> None:
         """Its plan comes with each start."""
@@ -176,3 +208,6 @@ class Floor(Client):
 
     def has_ended(self, execution: int) -> bool:
         return bool(self.ask("GET", f"/ended/{execution}")["status"] == "COMPLETED")
+
+    def seconds_since(self, step: str, execution: int) -> float:
+        raise NotImplementedError("its steps have no names")

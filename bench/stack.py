@@ -55,28 +55,42 @@ def stack(home: Path | None = None, *, guests: bool = False) -> Iterator[Sides]:
 
     With *guests*, Postgres has connections for the peers, too.
     """
+    with _servers(home, guests=guests) as (servers, folder, exits):
+        assert servers.postgres is not None
+        engine, ours = _engine(servers, folder, exits)
+        floor, theirs = _floor(servers, folder, exits)
+        for url in (engine.url, floor.url):
+            _wait(url, {**ours, **theirs}, folder)
+        yield Sides(engine, floor, servers.postgres, folder)
+        # All at once; one after the other each would wait for what the next one holds.
+        for process in (*ours.values(), *theirs.values()):
+            process.terminate()
+
+
+@contextlib.contextmanager
+def engine_stack(home: Path | None = None) -> Iterator[Side]:
+    """The engine alone, on a durable Postgres and a NATS of its own, ready."""
+    with _servers(home) as (servers, folder, exits):
+        engine, processes = _engine(servers, folder, exits)
+        _wait(engine.url, processes, folder)
+        yield engine
+        for process in processes.values():
+            process.terminate()
+
+
+@contextlib.contextmanager
+def _servers(
+    home: Path | None, *, guests: bool = False
+) -> Iterator[tuple[EmbeddedStack, Path, ExitStack]]:
+    """Migrated servers, the folder of all logs, and what ends the processes before them."""
     with ExitStack() as exits:
         folder = home or Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         servers = exits.enter_context(EmbeddedStack(folder))
         assert servers.postgres is not None
-        assert servers.nats is not None
         if guests:
             make_room(servers.postgres)
-        pids = {"postgres": servers.postgres.pid or 0, "nats": servers.nats.pid or 0}
         upgrade(servers.database_url)
-        engine, ours = _engine(servers, folder, exits)
-        floor, floor_database, theirs = _floor(servers, folder, exits)
-        for url in (engine, floor):
-            _wait(url, {**ours, **theirs}, folder)
-        yield Sides(
-            Side(engine, servers.database_url, pids | _pids(ours)),
-            Side(floor, floor_database, pids | _pids(theirs)),
-            servers.postgres,
-            folder,
-        )
-        # All at once; one after the other each would wait for what the next one holds.
-        for process in (*ours.values(), *theirs.values()):
-            process.terminate()
+        yield servers, folder, exits
 
 
 def make_room(postgres: EmbeddedPostgres) -> None:
@@ -87,13 +101,19 @@ def make_room(postgres: EmbeddedPostgres) -> None:
     postgres.start()
 
 
+def _server_pids(servers: EmbeddedStack) -> dict[str, int]:
+    assert servers.postgres is not None
+    assert servers.nats is not None
+    return {"postgres": servers.postgres.pid or 0, "nats": servers.nats.pid or 0}
+
+
 def _pids(processes: Mapping[str, subprocess.Popen[bytes]]) -> dict[str, int]:
     return {name.removeprefix("floor-"): process.pid for name, process in processes.items()}
 
 
 def _engine(
     servers: EmbeddedStack, folder: Path, exits: ExitStack
-) -> tuple[str, dict[str, subprocess.Popen[bytes]]]:
+) -> tuple[Side, dict[str, subprocess.Popen[bytes]]]:
     """The processes that ``callboard up`` starts, with its defaults."""
     settings = load({}, home=folder, port=free_port()).settings
     places = Places(servers.environment(), servers.worker_environment())
@@ -103,12 +123,13 @@ def _engine(
         )
         for program in programs(settings, places)
     }
-    return at_home(settings).url, processes
+    pids = _server_pids(servers) | _pids(processes)
+    return Side(at_home(settings).url, servers.database_url, pids), processes
 
 
 def _floor(
     servers: EmbeddedStack, folder: Path, exits: ExitStack
-) -> tuple[str, str, dict[str, subprocess.Popen[bytes]]]:
+) -> tuple[Side, dict[str, subprocess.Popen[bytes]]]:
     assert servers.postgres is not None
     database_url = servers.postgres.create_database("floor")
     with psycopg.connect(database_url, autocommit=True) as connection:
@@ -130,7 +151,8 @@ def _floor(
         )
         for name, module in FLOOR.items()
     }
-    return f"http://127.0.0.1:{port}", database_url, processes
+    pids = _server_pids(servers) | _pids(processes)
+    return Side(f"http://127.0.0.1:{port}", database_url, pids), processes
 
 
 def start_process(

@@ -10,11 +10,9 @@ from urllib.parse import urlencode, urlsplit
 from pydantic import BaseModel, Field, field_validator
 
 from app.errors import ToolError
-from app.tools import Context, objects
+from app.tools import Context
 from app.tools.auth import resolve
 from app.tools.child.keys import google_key
-from app.tools.web.auth import authenticate
-from app.tools.web.fetch import fetch
 
 TIMEOUT = 60.0
 _PREFIXES = {"s3": "s3", "gcs": "gs"}
@@ -92,6 +90,10 @@ def _is_below(path: Path, folders: Iterable[Path | None]) -> bool:
 
 
 def _fetched(place: str, source: Source, context: Context) -> bytes:
+    # Most programs stand in the playbook, and HTTP takes as long to import as all else here.
+    from app.tools.web.auth import authenticate
+    from app.tools.web.fetch import fetch
+
     headers = dict(source.headers)
     params: dict[str, str] = {}
     if source.auth and authenticate(source.auth, context, headers, params):
@@ -102,6 +104,8 @@ def _fetched(place: str, source: Source, context: Context) -> bytes:
 
 
 def _object(place: str, source: Source, context: Context) -> bytes:
+    from app.tools import objects
+
     scheme, _, rest = place.rpartition("://")
     if not scheme:
         scheme, rest = source.type or "", f"{source.bucket or ''}/{place.lstrip('/')}"

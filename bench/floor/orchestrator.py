@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,13 @@ SELECT count(DISTINCT unit) FILTER (WHERE type = 'done'),
 FROM event WHERE execution = %s
 """
 WRITE = "INSERT INTO event (execution, type, unit) VALUES (%s, %s, %s)"
+#: Children of a parent, one per unit; their ids.
+BEGET = """
+INSERT INTO event (execution, type, unit, payload)
+SELECT nextval('execution'), 'started', 0, jsonb_build_object(
+    'shape', 'chain', 'size', 1, 'parent', %s::bigint, 'unit', unit)
+FROM unnest(%s::int[]) AS unit RETURNING execution
+"""
 #: Executions advanced at once.
 AT_ONCE = 4
 
@@ -31,16 +39,33 @@ class State:
     scheduled: int
 
     def due(self) -> range:
-        """The units to schedule now. A wide plan runs all but its last at once, then that one."""
+        """The units to schedule now. A wide plan runs all but its last at once, then that one.
+
+        Of a loop all run at once, and all children of a parent.
+        """
         size = self.plan["size"]
         if self.done < self.scheduled:
             return range(0)
-        wide = self.plan["shape"] == "wide" and self.scheduled == 0
-        return range(self.scheduled, size - 1 if wide else min(self.scheduled + 1, size))
+        first = {"wide": size - 1, "loop": size, "children": size}
+        ahead = first.get(self.plan["shape"], 1) if self.scheduled == 0 else 1
+        return range(self.scheduled, min(self.scheduled + ahead, size))
+
+    @property
+    def begets(self) -> bool:
+        """Its units are executions of their own."""
+        return bool(self.plan["shape"] == "children")
 
     @property
     def ended(self) -> bool:
         return bool(self.done == self.plan["size"])
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """What a decision has others do: units of the execution, and executions to look at."""
+
+    units: Sequence[int] = ()
+    wakes: Sequence[int] = ()
 
 
 class Orchestrator:
@@ -61,33 +86,42 @@ class Orchestrator:
     async def advance(self, message: Msg) -> None:
         execution = int(message.data)
         async with self.slots:
-            due = await self._write(execution)
+            following = await self._write(execution)
             await asyncio.gather(
                 *(
                     self.here.streams.publish(board.POINTER, f"{execution} {unit}".encode())
-                    for unit in due
-                )
+                    for unit in following.units
+                ),
+                *(self.here.wake(other) for other in following.wakes),
             )
             await message.ack()
 
-    async def _write(self, execution: int) -> range:
+    async def _write(self, execution: int) -> Following:
         async with self.here.rows.connection() as connection, connection.transaction():
             await connection.execute(LOCK, (execution,))
             row = await (await connection.execute(READ, (execution,))).fetchone()
             assert row is not None
             state = State(row[0], row[1], self.scheduled.get(execution, 0))
             if execution in self.ended or not state.plan:
-                return range(0)
+                return Following()
             due = state.due()
             new = [(execution, "scheduled", unit) for unit in due]
+            parent = state.plan.get("parent") if state.ended else None
             if state.ended:
                 new.append((execution, "ended", 0))
+            if parent is not None:
+                new.append((parent, "done", state.plan["unit"]))
             async with connection.cursor() as cursor:
                 await cursor.executemany(WRITE, new)
+            children: list[int] = []
+            if state.begets and due:
+                born = await connection.execute(BEGET, (execution, list(due)))
+                children = [identity for (identity,) in await born.fetchall()]
         self.scheduled[execution] = state.scheduled + len(due)
         if state.ended:
             self.ended.add(execution)
-        return due
+        wakes = children if parent is None else [parent]
+        return Following(() if state.begets else due, wakes)
 
 
 async def main() -> None:

@@ -5,27 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bench.measure import Round
+from bench.measure import Series
 from bench.peers.catalogue import Spec
 from bench.report import about, side
 from bench.workloads import Workload
 
 
-def measured(workload: Workload, rounds: Mapping[str, Sequence[Round]]) -> dict[str, Any]:
+def measured(workload: Workload, found: Mapping[str, Series]) -> dict[str, Any]:
     """The rounds of a workload where peers alone were measured, as ``bench.report`` has them."""
     return {
         **about(workload),
-        "peers": {name: side(workload, done) for name, done in rounds.items()},
+        "peers": {name: side(workload, series) for name, series in found.items()},
     }
 
 
 def table(data: dict[str, Any], specs: Sequence[Spec]) -> str:
     """A row for each side, a column for each workload; then what a step cost, and what is missing.
 
+    Workloads that no peer takes part in have no column.
+
     A figure is the median of the rounds, with the slowest and the fastest. After it, where we were
     measured in the same run: how many times as fast as the peer we were.
     """
-    items = data["workloads"]
+    taken = {name for spec in specs for name in spec.workloads}
+    items = [item for item in data["workloads"] if item["name"] in taken]
+    data = {**data, "workloads": items}
     heads = [f"{item['name']}, {item['unit']}" for item in items]
     lines = _lines(data, specs, heads, _cell)
     lines += ["", "CPU milliseconds per step, and the share of the machine that others took:", ""]

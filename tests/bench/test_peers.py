@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from bench.measure import Contender, Measured, Round, alternate
+from bench.measure import Contender, Measured, Round, Series, alternate, measure
 from bench.peers.__main__ import main
 from bench.peers.catalogue import PEERS, Spec, named
 from bench.peers.environments import EnvironmentFailedError, is_made, make, requirements
@@ -20,7 +20,7 @@ from bench.report import report
 from bench.sides import FailedRunError
 from bench.stack import Side
 from bench.usage import Usage
-from bench.workloads import Chain, Plan, Wide, Workload
+from bench.workloads import Chain, Growing, Loop, Plan, Wide, Workload
 
 USED = Usage({"client": 1.0}, commits=4, wal=100, own=0.0, busy=2.0, capacity=10.0)
 
@@ -29,13 +29,17 @@ def _round(seconds: float) -> Round:
     return Round((seconds,), (), USED, events=20)
 
 
+def _series(*rounds: Round) -> Series:
+    return Series(rounds, {"client": 2**20}, {"client": 2**20})
+
+
 SPECS = named(["celery", "procrastinate", "dramatiq"])
-OURS = (_round(0.2), _round(0.4), _round(0.1))
+OURS = _series(_round(0.2), _round(0.4), _round(0.1))
 
 
 def _data(workload: Chain | Wide, theirs: float) -> dict[str, Any]:
-    rounds = {"celery": (_round(theirs),) * 3}
-    data = report([Measured(Plan(workload, 3), OURS, OURS, rounds)])
+    peers = {"celery": _series(*[_round(theirs)] * 3)}
+    data = report([Measured(Plan(workload, 3), OURS, OURS, peers)])
     missing = {"dramatiq": "no such package"}
     return data | {"absent": missing, "failed": {"procrastinate": {workload.name: "too slow"}}}
 
@@ -69,6 +73,13 @@ def test_who_is_missing_is_named_with_the_reason() -> None:
     assert "- Dramatiq, durable Valkey was left out: no such package" in text
     assert "| Procrastinate | - |" in text
     assert "- Procrastinate has no W2: too slow" in text
+
+
+def test_a_workload_that_no_peer_takes_part_in_has_no_column() -> None:
+    data = _data(Chain(steps=20), 0.1)
+    data["workloads"] += report([Measured(Plan(Loop(steps=20), 3), OURS, OURS)])["workloads"]
+    assert "| | W2, ms/step |\n" in table(data, SPECS)
+    assert "W6" not in table(data, SPECS)
 
 
 def test_an_unknown_peer_or_workload_is_refused_before_anything_starts() -> None:
@@ -186,10 +197,34 @@ def test_a_peer_that_fails_costs_itself_its_figures_and_nobody_else(
     said: list[str] = []
     sides: dict[str, Contender] = {"ours": Steady(), "theirs": Broken(), "other": Bystander()}
     rounds = alternate(Plan(Chain(), 2), sides, said.append)
-    assert {name: len(done) for name, done in rounds.items()} == {"ours": 2}
-    assert said == ["W2: 2 rounds", "W2: theirs is left out: it broke"]
+    assert {name: len(series.rounds) for name, series in rounds.items()} == {"ours": 2}
+    assert said == ["W2 chain of 1: 2 rounds", "W2: theirs is left out: it broke"]
     with pytest.raises(FailedRunError):
         alternate(Plan(Chain(), 2), {"ours": type("Us", (Broken,), {"required": True})()}, print)
+
+
+class Witness(Steady):
+    """Remembers what it was given to run."""
+
+    def __init__(self) -> None:
+        self.ran: list[Workload] = []
+
+    def run(self, workload: Workload) -> tuple[list[float], list[int]]:
+        self.ran.append(workload)
+        return [0.1], []
+
+
+def test_a_baseline_is_run_by_us_in_the_floors_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.measure.usage", lambda pids, rows: USED)  # no server, no usage
+    ours, floor, peer = Witness(), Witness(), Bystander()
+    growing, chain = Plan(Growing(), 1), Plan(Chain(), 1)
+    results = measure([growing, chain], ours, floor, print, {"other": peer})
+    empty = growing.workload.baseline()
+    # The first of each is not timed.
+    assert ours.ran == [growing.workload, empty] * 2 + [chain.workload] * 2
+    assert floor.ran == [chain.workload] * 2
+    assert [(len(one.engine.rounds), len(one.floor.rounds)) for one in results] == [(1, 1)] * 2
+    assert not any(one.peers for one in results)
 
 
 # ---------------------------------------------------------------------- the real ones

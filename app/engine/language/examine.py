@@ -76,7 +76,9 @@ def examine(
         found += [*unusual_keys(source), *secrets(source)]
         found += islice(_complaints(source, kinds), MOST)
     if playbook is not None:
-        verbatim = frozenset().union(*(kinds[kind].verbatim for kind in kinds))
+        # Of the tools that are used, and no others: each is imported when it is asked for.
+        used = {kind for _, _, _, kind in _tools(source, kinds)}
+        verbatim = frozenset().union(*(kinds[kind].verbatim for kind in used))
         found += [*values(playbook, source), *names(playbook, source, verbatim)]
         if readable:  # else an arc with a slip would be told again as a step without arcs
             found += routes(playbook, source)
@@ -97,15 +99,22 @@ def _ordered(found: list[Finding]) -> tuple[Finding, ...]:
 
 def _complaints(source: Source, kinds: CheckedKinds) -> Iterator[Finding]:
     """What the tools themselves say about their keys."""
+    for where, tool, holder, kind in _tools(source, kinds):
+        config, below = _config(tool, holder)
+        for told in kinds[kind].complaints(config):
+            if told.path or where[0] != "workbook":  # whoever uses it may add what is missing
+                yield _finding(source, where, below, told)
+
+
+def _tools(
+    source: Source, kinds: CheckedKinds
+) -> Iterator[tuple[Path, Mapping[str, Any], Mapping[str, Any], str]]:
+    """Each tool of a kind that is known: its place, itself, what holds it, its kind."""
     for path, holder in (*places.steps(source), *_workbook(source)):
         for where, tool in places.tools(holder, path):
             kind = tool.get("kind")
-            if not isinstance(kind, str) or kind not in kinds:
-                continue  # the parser says so
-            config, below = _config(tool, holder)
-            for told in kinds[kind].complaints(config):
-                if told.path or path[0] != "workbook":  # whoever uses it may add what is missing
-                    yield _finding(source, where, below, told)
+            if isinstance(kind, str) and kind in kinds:  # the parser tells of others
+                yield where, tool, holder, kind
 
 
 def _finding(source: Source, tool: Path, below: Mapping[str, Path], told: Complaint) -> Finding:
