@@ -26,10 +26,18 @@ _SUMMARY: Select[Any] = select(
 )
 
 
+#: The same for one execution, which clients ask for again and again until it has ended.
+_ONE = """
+SELECT execution_id, catalog_id, path, version, status, started_at, ended_at, error,
+    parent_execution_id, paused_at
+FROM noetl.execution WHERE execution_id = %s
+"""
+
+
 def summary(database: Database, execution_id: int) -> ExecutionSummary | None:
     """The row of that execution."""
-    with database.connect() as connection:
-        row = connection.execute(_SUMMARY.where(e.c.execution_id == execution_id)).one_or_none()
+    with database.raw() as connection:
+        row = connection.execute(_ONE, [execution_id]).fetchone()
     return None if row is None else ExecutionSummary(*row)
 
 
