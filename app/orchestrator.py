@@ -23,7 +23,8 @@ def run(settings: Settings) -> None:
     stop = Stop().listen()
     name = process_name("orchestrator")
     with control_plane(settings, "orchestrator", threads=settings.orchestrator_threads) as plane:
-        declare_orchestrator(plane.broker, Lanes(plane.control.advance.advance_many))
+        advance = plane.control.advance
+        declare_orchestrator(plane.broker, Lanes(advance.decide_many, advance.conclude))
         heartbeat = Heartbeat(
             plane.control.presence.beat,
             lambda: Beat(

@@ -223,20 +223,24 @@ class Chunks:
                 self._some.wait_for(lambda: self._watched)
                 slow = [chunk for chunk in self._watched if chunk.is_slow]
             for chunk in slow:
-                self._give_back(chunk.give_up())
+                try:
+                    self._give_back(chunk.give_up())
+                except Exception:
+                    # All of it is in the log; and without this thread no other chunk is looked after.
+                    log.exception("chunk.not_given_back")
             time.sleep(GLANCE)
 
     def _give_back(self, rest: Rest) -> None:
-        """Have others work on what waits: what was claimed is scheduled again, the rest sent again.
+        """Have others work on what waits: the rest is sent again, what was claimed is scheduled again.
 
         What is done is reported: it need not wait for the slow one either.
         """
-        back = [(each.attempt, self._worker.given_back(each.attempt)) for each in rest.granted]
         wires = [PointerWire(**pointer._asdict()) for pointer in rest.open]
-        try:
-            self._settle([*rest.done, *back], ())
-            if wires:
+        if wires:
+            try:
                 self._work.exchange(Exchange(worker=self._name, released=wires))
-        except CallboardError as exc:
-            # All of it is in the log: the sweeper sends what nobody claims, and leases run out.
-            log.warning("chunk.not_given_back", error=str(exc), iterations=len(back) + len(wires))
+            except CallboardError as exc:
+                # The sweeper sends what nobody claims.
+                log.warning("chunk.not_released", error=str(exc), iterations=len(wires))
+        back = [(each.attempt, self._worker.given_back(each.attempt)) for each in rest.granted]
+        self._settle([*rest.done, *back], ())

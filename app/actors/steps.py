@@ -206,8 +206,8 @@ class Runner:
                 self._fetcher, asker, self.name, attempt.masker, self._settings
             ),
             log=printer.log,
-            # Named by playbook version and step: another program never gets what waits there.
-            lodge=self._warm.lodge(answer.step) if answer.step else None,
+            # Named by playbook version and step.
+            lodge=self._warm.lodge(answer.step or "", lambda: bool(attempt.masker)),
         )
         elsewhere = frozenset(referring(variables.results, variables.ctx))
         outcome = TaskSequence(step, scope, context, deadline, resume, elsewhere=elsewhere).run()
@@ -285,6 +285,7 @@ class Runner:
     def begin_shutdown(self) -> None:
         """Stop insisting on a control plane that does not answer."""
         self._settler.begin_shutdown()
+        self._warm.close()
 
     def interrupt(self) -> int:
         """Stop everything that still runs; it is given back, which costs no attempt. How many."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -126,6 +126,10 @@ NOTHING = Ahead()
 class LogTransaction(Protocol):
     """The log, with the executions it was opened for locked until the end of the transaction."""
 
+    @property
+    def held(self) -> Container[int]:
+        """The executions that are locked."""
+
     def read(self, execution_id: int, *, after: int = 0) -> list[Entry]:
         """The events with seq > *after*, in order."""
 
@@ -163,9 +167,16 @@ class EventLog(Protocol):
     """The append-only truth. Implementations: ``store.events`` (Postgres) and ``store.memory``."""
 
     def transaction(
-        self, execution_ids: Iterable[int], *, durable: bool = True, ahead: Ahead = NOTHING
+        self,
+        execution_ids: Iterable[int],
+        *,
+        durable: bool = True,
+        ahead: Ahead = NOTHING,
+        waits: bool = True,
     ) -> AbstractContextManager[LogTransaction]:
         """Lock these executions (in ascending order) and commit on leaving, or roll back on an error.
+
+        Where it does not *wait*, those that somebody else has locked are left out (see ``held``).
 
         What is named in *ahead* costs no round trip of its own when it is read.
 

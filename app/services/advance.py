@@ -66,11 +66,13 @@ class Turn:
     entries: Sequence[Entry] = ()
     #: It was left out: it would have kept others waiting.
     is_put_off: bool = False
+    #: What kept its pointers, or its children's wakes, from being sent.
+    trouble: CallboardError | None = None
 
     @property
     def again(self) -> bool:
-        """There is more to decide: it was left out, or the outcome of what was decided was there."""
-        return self.is_put_off or bool(taken(self.entries))
+        """The outcome of what was decided was there already: there is more to decide."""
+        return bool(taken(self.entries))
 
     def pointers(self, now: float) -> list[Dispatch]:
         """Where the work is that was scheduled."""
@@ -142,31 +144,33 @@ class Advance:
             log.exception("advance.failed", execution_id=execution_id)
             return self._give_up(execution_id, exc)
 
-    def advance_many(self, execution_ids: Sequence[int]) -> list[int | CallboardError]:
-        """As ``advance`` for each of them, in order; what that would raise is returned.
+    def decide_many(self, execution_ids: Sequence[int]) -> list[Turn]:
+        """One decision for each of these, in order, in one transaction and one publish.
 
-        Where that works all of it is one transaction, and one publish.
+        What would keep the others waiting is put off. Each is to be concluded.
         """
-        done: dict[int, int] = {}
-        if len(execution_ids) > 1:
-            try:
-                turns = self._advance(execution_ids)
-                done = {turn.execution_id: len(turn.entries) for turn in turns if not turn.again}
-            except Exception as exc:  # noqa: BLE001 (each says so again, for itself alone)
-                log.info("advance.one_by_one", executions=len(execution_ids), error=str(exc))
-        return [done[i] if i in done else self._answer(i) for i in execution_ids]
-
-    def _answer(self, execution_id: int) -> int | CallboardError:
         try:
-            return self.advance(execution_id)
-        except CallboardError as exc:
-            return exc
+            return self._advance(execution_ids, shared=True)
+        except Exception as exc:  # noqa: BLE001 (each says so again, for itself alone)
+            log.info("advance.one_by_one", executions=len(execution_ids), error=str(exc))
+            return [_put_off(execution_id) for execution_id in execution_ids]
+
+    def conclude(self, turn: Turn) -> int:
+        """What is left to do after ``decide_many``; how many events were appended in all.
+
+        Raises as ``advance`` does.
+        """
+        if turn.is_put_off:
+            return self.advance(turn.execution_id)
+        self._finish(turn)
+        return len(turn.entries) + (self.advance(turn.execution_id) if turn.again else 0)
 
     def _advance_on(self, execution_id: int) -> int:
         """Decide, and again where the outcome of what was decided was there already."""
         count = 0
         while True:
             (turn,) = self._advance([execution_id])
+            self._finish(turn)
             count += len(turn.entries)
             if not turn.again:
                 return count
@@ -187,12 +191,15 @@ class Advance:
         cached = self._cache.get(execution_id)
         return None if cached is None else cached.state
 
-    def _advance(self, execution_ids: Sequence[int]) -> list[Turn]:
-        """One decision for each of these: read, decided and appended in one transaction."""
+    def _advance(self, execution_ids: Sequence[int], *, shared: bool = False) -> list[Turn]:
+        """One decision for each of these: read, decided and appended in one transaction.
+
+        A *shared* one waits for nobody's lock: others would wait for those it holds.
+        """
         known = {i: self._cache.get(i) or Cached(NEW, Values()) for i in execution_ids}
         ahead = Ahead(after={i: cached.state.version for i, cached in known.items()})
-        with self._log.transaction(execution_ids, ahead=ahead) as tx:
-            turns = list(self._turns(tx, known))
+        with self._log.transaction(execution_ids, ahead=ahead, waits=not shared) as tx:
+            turns = list(self._turns(tx, known, shared=shared))
             decided = [turn for turn in turns if turn.events]
             if decided:
                 failpoints.before("advance.append")
@@ -209,16 +216,20 @@ class Advance:
         for turn in turns:
             self._remember(turn)
         self._publish(decided)
-        self._settle(decided)
         return turns
 
-    def _turns(self, tx: LogTransaction, known: Mapping[int, Cached]) -> Iterator[Turn]:
+    def _turns(
+        self, tx: LogTransaction, known: Mapping[int, Cached], *, shared: bool
+    ) -> Iterator[Turn]:
         """What follows for each. Those that share their locks must not wait long for one another."""
         began = self._clock()
         for execution_id, cached in known.items():
-            news = tx.last_seq(execution_id) - cached.state.version
-            if len(known) > 1 and (news > SHORT or self._clock() - began > PATIENCE):
-                yield Turn(execution_id, cached, (), cached, is_put_off=True)
+            if shared and (
+                execution_id not in tx.held
+                or tx.last_seq(execution_id) - cached.state.version > SHORT
+                or self._clock() - began > PATIENCE
+            ):
+                yield _put_off(execution_id)
             else:
                 yield self._turn(tx, execution_id, cached)
 
@@ -272,34 +283,41 @@ class Advance:
         else:
             self._cache.put(turn.execution_id, _fold(turn.known, durable(turn.read)))
 
-    def _settle(self, turns: Sequence[Turn]) -> None:
-        """See to the families of those that ended. Trouble with one keeps no other waiting."""
-        trouble = None
-        for turn in turns:
-            state = turn.cached.state
-            if state.is_running:
-                continue
-            try:
-                self._family.settle(turn.execution_id, state)
-            except CallboardError as exc:
-                trouble = exc
+    def _finish(self, turn: Turn) -> None:
+        """See to the family of one that ended; then say what went wrong with the publish."""
+        state = turn.cached.state
+        if turn.entries and not state.is_running:
+            self._family.settle(turn.execution_id, state)
             log.info(
                 "execution.ended",
                 execution_id=turn.execution_id,
                 path=state.path,
                 status=state.status,
             )
-        if trouble is not None:
-            raise trouble
+        if turn.trouble is not None:
+            raise turn.trouble
 
     def _publish(self, turns: Sequence[Turn]) -> None:
+        """Send all pointers, and wake the children of each; what went wrong is kept with the turn."""
         pointers = [pointer for turn in turns for pointer in turn.pointers(self._clock())]
         if pointers:
-            failpoints.before("advance.publish")
-            self._dispatcher.dispatch(pointers)
-            failpoints.after("advance.publish")
+            try:
+                failpoints.before("advance.publish")
+                self._dispatcher.dispatch(pointers)
+                failpoints.after("advance.publish")
+            except CallboardError as exc:
+                for turn in turns:
+                    turn.trouble = exc
         for turn in turns:
-            self._family.wake(turn.execution_id, turn.events)
+            try:
+                self._family.wake(turn.execution_id, turn.events)
+            except CallboardError as exc:
+                turn.trouble = turn.trouble or exc
+
+
+def _put_off(execution_id: int) -> Turn:
+    nothing = Cached(NEW, Values())
+    return Turn(execution_id, nothing, (), nothing, is_put_off=True)
 
 
 def _paces(entries: Iterable[Entry]) -> dict[str, float]:

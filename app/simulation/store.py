@@ -154,6 +154,7 @@ class StoreTwin(MemoryLog):
         *,
         durable: bool = True,
         ahead: Ahead = NOTHING,  # noqa: ARG002 (nothing here is far away)
+        waits: bool = True,  # noqa: ARG002 (there is one thread)
     ) -> Iterator[LogTransaction]:
         self._world.comma("before a transaction")
         self._answer()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -86,6 +86,10 @@ class PostgresTransaction:
         self._wrote = False
         self._lost: Exception | None = None
 
+    @property
+    def held(self) -> Container[int]:
+        return self._heads.keys()
+
     def read(self, execution_id: int, *, after: int = 0) -> list[Entry]:
         self._write()
         known = self._found.read(execution_id, after)
@@ -150,7 +154,7 @@ class PostgresTransaction:
             with self._losing(), self.connection.pipeline():
                 self._insert()
                 self.connection.execute(statements.COMMIT, prepare=False)
-        elif self._wrote:
+        elif self._wrote or self._gathered:
             raise self._lost
 
     def _write(self) -> None:
@@ -214,14 +218,14 @@ class Found:
     """What was read along with the locks; see ``Ahead``."""
 
     after: Mapping[int, int]
-    entries: Sequence[Entry]
+    entries: Mapping[int, list[Entry]]
     attempts: Mapping[tuple[int, StepKey], AttemptState]
 
     def read(self, execution_id: int, after: int) -> list[Entry] | None:
         """The events after *after*; None where they were not asked for."""
         if self.after.get(execution_id) != after:
             return None
-        return [entry for entry in self.entries if entry.execution_id == execution_id]
+        return self.entries.get(execution_id, [])
 
 
 class PostgresLog:
@@ -232,7 +236,12 @@ class PostgresLog:
 
     @contextmanager
     def transaction(
-        self, execution_ids: Iterable[int], *, durable: bool = True, ahead: Ahead = NOTHING
+        self,
+        execution_ids: Iterable[int],
+        *,
+        durable: bool = True,
+        ahead: Ahead = NOTHING,
+        waits: bool = True,
     ) -> Iterator[LogTransaction]:
         ids = sorted(set(execution_ids))
         keys = list(dict.fromkeys(ahead.attempts))
@@ -243,13 +252,19 @@ class PostgresLog:
                 connection.execute(statements.BEGIN, prepare=False)
                 if not durable:
                     connection.execute(statements.NOT_DURABLE, prepare=False)
-                connection.execute(statements.LOCK, [ids])
+                locked = connection.execute(
+                    statements.LOCK if waits else statements.TRY_LOCK, [ids]
+                )
                 heads = connection.execute(statements.HEADS, [ids])
                 news = _news(connection, ahead.after)
                 rows = connection.execute(statements.ATTEMPTS, _columns(keys)) if keys else ()
             states = {key: _attempt_state(row) for key, row in zip(keys, rows, strict=True)}
-            found = Found(ahead.after, _entries(news), states)
-            known = {i: _Head(*rest) for i, *rest in heads}
+            entries: dict[int, list[Entry]] = {}
+            for entry in _entries(news):
+                entries.setdefault(entry.execution_id, []).append(entry)
+            found = Found(ahead.after, entries, states)
+            held = set(ids) if waits else {row[0] for row in locked}
+            known = {i: _Head(*rest) for i, *rest in heads if i in held}
             opened = PostgresTransaction(connection, known, found)
             # Left by an error, the connection rolls back when it is returned.
             yield opened

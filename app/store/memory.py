@@ -118,14 +118,18 @@ class MemoryLog:
         *,
         durable: bool = True,  # noqa: ARG002 (nothing here outlives the process)
         ahead: Ahead = NOTHING,  # noqa: ARG002 (nothing here is far away)
+        waits: bool = True,
     ) -> Iterator[LogTransaction]:
-        ids = sorted(set(execution_ids))
+        ids = []
         with ExitStack() as held:
-            for execution_id in ids:
+            for execution_id in sorted(set(execution_ids)):
                 lock = self._locks.setdefault(execution_id, threading.Lock())
-                if not lock.acquire(timeout=LOCK_TIMEOUT):
+                if not lock.acquire(timeout=LOCK_TIMEOUT if waits else 0):
+                    if not waits:
+                        continue
                     raise UnavailableError(f"execution {execution_id} is locked for too long")
                 held.callback(lock.release)
+                ids.append(execution_id)
             opened = MemoryTransaction(self._shelf, ids)
             yield opened
             opened.finish()

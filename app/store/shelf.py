@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -167,6 +167,10 @@ class MemoryTransaction:
         self._staged = {execution_id: Book() for execution_id in ids}
         self._lost: Exception | None = None
         self._wrote = False
+
+    @property
+    def held(self) -> Container[int]:
+        return self._staged.keys()
 
     def read(self, execution_id: int, *, after: int = 0) -> list[Entry]:
         own = [stored for stored in self._own(execution_id).rows if stored.row.seq > after]

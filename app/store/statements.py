@@ -28,6 +28,9 @@ NOT_DURABLE = "SET LOCAL synchronous_commit = off"
 # A volatile function in the select list runs after the sort: locks are taken in ascending order.
 LOCK = "SELECT pg_advisory_xact_lock(id) FROM unnest(%s::bigint[]) AS k(id) ORDER BY id"
 
+# The ids whose lock was free.
+TRY_LOCK = "SELECT id FROM unnest(%s::bigint[]) AS k(id) WHERE pg_try_advisory_xact_lock(id)"
+
 # Its snapshot must be younger than the lock, so it is a statement of its own.
 HEADS = """
 SELECT k.id, coalesce(e.seq, 0), x.status, x.catalog_id, x.parent_execution_id,
@@ -95,6 +98,7 @@ SELECT {_COLUMNS} FROM unnest(%s::bigint[], %s::int[]) AS k(id, seq)
 JOIN LATERAL (
     SELECT * FROM noetl.event WHERE execution_id = k.id AND seq > k.seq ORDER BY seq LIMIT %s
 ) e ON true
+ORDER BY k.id, e.seq
 """
 
 ENTRIES = f"""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -139,9 +139,14 @@ class CountedLog:
 
     @contextmanager
     def transaction(
-        self, execution_ids: Iterable[int], *, durable: bool = True, ahead: Ahead = NOTHING
+        self,
+        execution_ids: Iterable[int],
+        *,
+        durable: bool = True,
+        ahead: Ahead = NOTHING,
+        waits: bool = True,
     ) -> Iterator[LogTransaction]:
-        with self._log.transaction(execution_ids, durable=durable, ahead=ahead) as tx:
+        with self._log.transaction(execution_ids, durable=durable, ahead=ahead, waits=waits) as tx:
             counted = _CountedTransaction(tx)
             yield counted
         self._metrics.appended(counted.types)
@@ -211,6 +216,10 @@ class _CountedTransaction:
     def __init__(self, tx: LogTransaction) -> None:
         self._tx = tx
         self.types: dict[str, int] = {}
+
+    @property
+    def held(self) -> Container[int]:
+        return self._tx.held
 
     def read(self, execution_id: int, *, after: int = 0) -> list[Entry]:
         return self._tx.read(execution_id, after=after)

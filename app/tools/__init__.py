@@ -101,6 +101,10 @@ class NoArtifacts:
 class Lodge(Protocol):
     """Where processes that ran a step's program wait for its next run."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether this run may have one of them: not when it was told a secret."""
+
     def take(self, breed: Any) -> Any:
         """One that waits and is of that breed; or None."""
 

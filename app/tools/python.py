@@ -97,7 +97,7 @@ def played(request: Input, context: Context, code: str) -> Ended:
         context,
         "python",
         # The next run may have the process that nothing was brought into.
-        more=context.lodge is not None and plain,
+        more=context.lodge is not None and context.lodge.is_open and plain,
         code=code,
         input=request.input,
         variables=dict(context.variables),

@@ -9,29 +9,42 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from app.actors.lanes import LANES, Lanes
-from app.errors import BadRequestError, CallboardError
+from app.engine.state import NEW
+from app.engine.values import Values
+from app.errors import BadRequestError
+from app.services.advance import Cached, Turn
 
 IDS = range(1, 41)
 
 
+NOTHING = Cached(NEW, Values())
+
+
 class Decider:
-    """Keeps its first callers until all have come; odd ones go wrong."""
+    """Keeps its first callers until all have come."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
         self.entered = threading.Semaphore(0)
         self.open = threading.Event()
 
-    def __call__(self, ids: Sequence[int]) -> list[int | CallboardError]:
+    def __call__(self, ids: Sequence[int]) -> list[Turn]:
         self.batches.append(list(ids))
         self.entered.release()
         assert self.open.wait(10)
-        return [BadRequestError(f"{i} is odd") if i % 2 else i * 10 for i in ids]
+        return [Turn(execution_id, NOTHING, (), NOTHING) for execution_id in ids]
+
+
+def concluded(turn: Turn) -> int:
+    """Odd ones go wrong."""
+    if turn.execution_id % 2:
+        raise BadRequestError(f"{turn.execution_id} is odd")
+    return turn.execution_id * 10
 
 
 def test_what_gathers_is_decided_together_and_answered_one_by_one() -> None:
     decider = Decider()
-    lanes = Lanes(decider)
+    lanes = Lanes(decider, concluded)
     with ThreadPoolExecutor(len(IDS)) as pool:
         answers = {i: pool.submit(lanes, i) for i in IDS}
         for _ in range(LANES):
@@ -48,3 +61,23 @@ def test_what_gathers_is_decided_together_and_answered_one_by_one() -> None:
                 assert answer.result() == i * 10
     assert len(decider.batches) == 2 * LANES
     assert sorted(i for batch in decider.batches for i in batch) == list(IDS)
+
+
+def test_what_takes_long_is_done_outside_of_the_lane() -> None:
+    decider = Decider()
+    decider.open.set()
+    stands, goes = threading.Event(), threading.Event()
+
+    def slowly(turn: Turn) -> int:
+        if turn.execution_id == 1:
+            stands.set()
+            assert goes.wait(10)
+        return turn.execution_id
+
+    lanes = Lanes(decider, slowly)
+    with ThreadPoolExecutor(2) as pool:
+        slow = pool.submit(lanes, 1)
+        assert stands.wait(10)
+        assert [pool.submit(lanes, i).result(10) for i in range(2, 20)] == list(range(2, 20))
+        goes.set()
+        assert slow.result() == 1

@@ -248,6 +248,21 @@ def test_several_executions_are_written_together(log: EventLog) -> None:
         assert tx.attempts([place])[place].ended == "step.done"
 
 
+def test_who_does_not_wait_goes_without_what_others_hold(log: EventLog) -> None:
+    append(log, 1, STARTED)
+    append(log, 2, STARTED)
+    with (
+        log.transaction([1]),
+        log.transaction([1, 2], ahead=Ahead(after={1: 0, 2: 0}), waits=False) as tx,
+    ):
+        assert [execution_id in tx.held for execution_id in (1, 2)] == [False, True]
+        assert [entry.seq for entry in tx.read(2)] == [1]
+        tx.append(2, [Draft(SCHEDULED)])
+    with log.transaction([1, 2], waits=False) as tx:
+        assert [execution_id in tx.held for execution_id in (1, 2)] == [True, True]
+    assert [log.count(execution_id) for execution_id in (1, 2)] == [1, 2]
+
+
 def test_only_locked_executions_can_be_written(log: EventLog) -> None:
     with log.transaction([1]) as tx:
         with pytest.raises(ValueError, match="execution 2 is not locked"):

@@ -179,6 +179,45 @@ def test_none_runs_for_ever(loop: Context, monkeypatch: pytest.MonkeyPatch) -> N
     assert pids[0] != pids[3]
 
 
+def test_another_program_of_the_step_has_its_own(loop: Context) -> None:
+    first = run(loop, PID)
+    assert run(loop, f"{PID}  # another") != first
+    assert run(loop, PID) == first
+
+
+def test_who_was_told_a_secret_shares_with_nobody(context: Context, warm: Warm) -> None:
+    told = False
+    place = replace(context, lodge=warm.lodge("7/a", lambda: told))
+    first = run(place, PID)
+    told = True
+    assert run(place, PID) != first
+    told = False
+    assert run(place, PID) == first
+
+
+def test_last_words_are_heard_and_what_they_leave_is_seen(loop: Context) -> None:
+    words = """
+import os
+class Last:
+    def __del__(self):
+        print("bye", end="")
+kept = Last()
+return os.getpid()
+"""
+    output = Output()
+    first = run(replace(loop, log=output.log), words)
+    assert output.text("stdout") == "bye"
+    assert run(loop, words) == first
+    left = words.replace('print("bye", end="")', 'open("left", "w").close()')
+    second = run(loop, left)
+    assert run(loop, left) != second
+
+
+def test_a_program_that_removes_its_own_module_has_its_result(loop: Context) -> None:
+    code = "import sys\nfor name in ('__main__', 'step'):\n    sys.modules.pop(name)\nresult = 7"
+    assert [run(loop, code) for _ in range(3)] == [7, 7, 7]
+
+
 def test_where_none_may_wait_each_is_fresh(context: Context) -> None:
     assert Warm(0).lodge("7/a") is None
     cold = replace(context, lodge=None)

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import json
 import os
+import select
 import shutil
 import socket
 import subprocess
@@ -64,6 +65,14 @@ class Spare(NamedTuple):
     def uid(self) -> int | None:
         """The user the child runs as; None where that is the worker's own."""
         return None if self.zygote.keeps_user_because else FIRST_UID + self.pid
+
+
+def has_ended(spare: Spare) -> bool:
+    """Whether the child that waits has ended meanwhile."""
+    # select() cannot look at descriptors above 1023.
+    poll = select.poll()
+    poll.register(spare.status, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class Zygote:

@@ -55,7 +55,7 @@ def traces() -> Traces:
         dict(os.environ),
         list(sys.path),
         _descriptors(),
-        threading.active_count(),
+        _threads(),
         atexit._ncallbacks(),  # noqa: SLF001 (there is no other way to know)
         signal.getitimer(signal.ITIMER_REAL),
         tuple(map(signal.getsignal, _SIGNALS)),
@@ -68,10 +68,10 @@ def traces() -> Traces:
     )
 
 
-def forget() -> None:
-    """Have what a program changes most often as it is in a fresh process."""
-    # The program's own names hold on to whatever it made.
-    sys.modules["__main__"].__dict__.clear()
+def forget(names: dict[str, Any]) -> None:
+    """Drop the program's *names*, which hold on to whatever it made, and have what programs change
+    most often as it is in a fresh process."""
+    names.clear()
     random.seed()
     decimal.setcontext(decimal.DefaultContext.copy())
 
@@ -93,6 +93,14 @@ def peak() -> int:
 def grown(since: int) -> int:
     """KiB that its peak is above *since*."""
     return peak() - since
+
+
+def _threads() -> int:
+    """Also those that Python knows nothing of."""
+    try:
+        return len(os.listdir("/proc/self/task"))  # noqa: PTH208 (the same)
+    except OSError:
+        return threading.active_count()
 
 
 def _descriptors() -> int:

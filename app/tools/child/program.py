@@ -39,6 +39,8 @@ _WITHIN = ("", " ", "\t", ")", "]", "}", "#")
 _OURS = f"{os.path.dirname(__file__)}{os.sep}"  # noqa: PTH120 (a text to compare with)
 _IMPORTS = importlib.__file__
 MAX_MESSAGE, MAX_TRACEBACK = 4_096, 32_768
+#: The names of the program that runs, or ran last.
+_spaces: list[dict[str, Any]] = []
 
 
 def play(job: Mapping[str, Any]) -> None:
@@ -48,8 +50,8 @@ def play(job: Mapping[str, Any]) -> None:
     """
     filename = f"<step {job['step']}>"
     code = 0
-    before = _as_born() if job["more"] else None
     try:
+        before = _as_born() if job["more"] else None
         value = agents.value(job) if job["kind"] == "agent" else _value(job, filename)
         reply = frames.NOTHING, b""
         if value is not SILENT:
@@ -87,7 +89,11 @@ def _goes_on(before: tuple[leftovers.Traces, int], reply: tuple[bytes, bytes]) -
     _flush()
     if not leftovers.is_clean(*before):
         return False
-    leftovers.forget()
+    # What it made goes with its names, and may have last words, or leave something as it goes.
+    leftovers.forget(_spaces.pop() if _spaces else {})
+    _flush()
+    if not leftovers.is_clean(*before):
+        return False
     frames.write(JOB_FD, reply, (frames.NEXT, b""))
     return True
 
@@ -209,6 +215,7 @@ def _namespace(job: Mapping[str, Any], program: types.CodeType, filename: str) -
     sys.modules["__main__"] = sys.modules["step"] = module
     variables = job["variables"]
     space = module.__dict__
+    _spaces[:] = [space]
     space["__file__"] = filename
     space.update(names.OFFERED)
     space.update(

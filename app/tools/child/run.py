@@ -19,7 +19,7 @@ from app.errors import ToolError
 from app.tools import Context
 from app.tools.child import frames
 from app.tools.child.capture import Capture
-from app.tools.child.launcher import Spare, launcher
+from app.tools.child.launcher import Spare, has_ended, launcher
 from app.tools.child.modules import preloaded_for
 from app.tools.child.program import MAX_MESSAGE, MAX_TRACEBACK
 
@@ -66,17 +66,20 @@ def run(job: Mapping[str, Any], context: Context, *, timeout: float, where: Wher
     preloaded = preloaded_for(job.get("code", ""))
     payload = _encode(job)
     lodge = context.lodge if job["more"] else None
-    breed = (preloaded, where)
+    # Another program of the same step is another breed.
+    breed = (preloaded, where, job.get("code"))
     ended = None
     while ended is None:
         spare = (lodge and lodge.take(breed)) or _spare(preloaded, where)
         if job["folder"] is not None and spare.uid is not None:
             _give(job["folder"], spare.uid)
         child = _Child(spare, context, payload, more=lodge is not None)
-        # The program's time begins when there is a process for it.
-        ended = child.run(time.monotonic() + timeout)
-        if lodge is not None:
-            lodge.keep(breed, spare) if child.may_go_on else lodge.lost(spare)
+        try:
+            # The program's time begins when there is a process for it.
+            ended = child.run(time.monotonic() + timeout)
+        finally:
+            if lodge is not None:
+                lodge.keep(breed, spare) if child.may_go_on else lodge.lost(spare)
     if ended.stopped:
         raise _stopped(ended.stopped, timeout)
     if ended.tag == frames.ERROR:
@@ -106,7 +109,7 @@ def _spare(preloaded: Sequence[str], where: Where = PLAIN) -> Spare:
             spare = zygote.spare()
         except OSError:
             continue
-        if not select.select([spare.status], [], [], 0)[0]:
+        if not has_ended(spare):
             return spare
         _let_go(spare)
     raise ToolError(

@@ -7,15 +7,14 @@ of the same program gets it. It waits for some seconds; the longest waiting ones
 from __future__ import annotations
 
 import os
-import select
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
-from app.tools.child.launcher import Spare
+from app.tools.child.launcher import Spare, has_ended
 
 #: Seconds that a child waits.
 PATIENCE = 10.0
@@ -44,9 +43,12 @@ class Warm:
         self._changed = threading.Condition()
         self._watch: threading.Thread | None = None
 
-    def lodge(self, step: str) -> Lodge | None:
-        """Where the children of *step* (any text that names its program) wait."""
-        return Lodge(self, step) if self._most else None
+    def lodge(self, step: str, knows: Callable[[], bool] = bool) -> Lodge | None:
+        """Where the children of *step* (any text that names it) wait.
+
+        *knows* says whether the run was told a secret: then its child waits for nobody.
+        """
+        return Lodge(self, step, knows) if self._most else None
 
     def take(self, key: Hashable) -> Spare | None:
         """A living child that waits under *key*, the last that came; None where there is none."""
@@ -57,7 +59,7 @@ class Warm:
                     return None
                 del self._guests[found.spare.pid]
                 self._runs[found.spare.pid] = found.runs
-            if not select.select([found.spare.status], [], [], 0)[0]:
+            if not has_ended(found.spare):
                 return found.spare
             self._let_go([found])
 
@@ -80,7 +82,7 @@ class Warm:
             self._runs.pop(spare.pid, None)
 
     def close(self) -> None:
-        """End all that wait."""
+        """End all that wait, as a worker does that stops."""
         with self._changed:
             leaving = list(self._guests.values())
             self._guests.clear()
@@ -125,6 +127,11 @@ class Lodge:
 
     warm: Warm
     step: str
+    knows: Callable[[], bool] = bool
+
+    @property
+    def is_open(self) -> bool:
+        return not self.knows()
 
     def take(self, breed: Any) -> Spare | None:
         return self.warm.take((self.step, breed))
