@@ -11,6 +11,8 @@ from app.wire.base import Id, Wire
 
 #: A hundred years in seconds.
 LONGEST = 3_153_600_000.0
+#: Events that one transaction removes at the most, save where a single execution has more.
+EVENTS = 20_000
 
 
 class PruneMember(Wire):

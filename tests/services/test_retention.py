@@ -17,10 +17,12 @@ from app.blobs.directory import DirectoryBlobs
 from app.blobs.workspaces import Workspaces
 from app.engine.events import ExecutionStarted
 from app.engine.ports import Pointer
+from app.engine.references import Place
 from app.engine.retention import Expiry
 from app.engine.tokens import TokenPlace, TokenRow
 from app.errors import NotFoundError, StartupError, UnavailableError
 from app.services.control import Ports, control
+from app.services.large import key_of
 from app.services.variables import About
 from app.settings import load
 from app.store.catalog import PostgresCatalog
@@ -404,6 +406,24 @@ def test_the_line_of_an_archive_holds_all_of_it(plane: Bench, tmp_path: Path) ->
     kinds = sorted(blob["ref"].split("/")[4] for blob in found["blobs"])
     assert kinds == ["artifact", "result"]
     assert "cb1" not in line.decode(), "tokens of keychains are not written out"
+
+
+def test_a_line_names_what_nothing_refers_to_any_more(plane: Bench) -> None:
+    execution_id = ran(plane)
+    place = Place(execution_id, "artifact/image/png/plot.png/0123")
+    blobs_of(plane).put(key_of(place), b"older")
+    found = json.loads(b"".join(plane.control.archives.line(execution_id)))
+    assert found["blobs"] == [{"ref": place.ref, "store": "disk", "size": 5}]
+
+
+def test_a_line_breaks_off_where_its_execution_goes_meanwhile(plane: Bench) -> None:
+    execution_id = ran(plane)
+    pieces = plane.control.archives.line(execution_id)
+    came = [next(pieces)]
+    assert plane.control.retention.prune(ALL, batch=9).removed
+    with pytest.raises(NotFoundError, match="while it was read"):
+        came += pieces
+    assert not b"".join(came).endswith(b"\n")
 
 
 def test_the_log_still_refuses_every_other_deletion(plane: Bench, pool: Database) -> None:
