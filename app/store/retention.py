@@ -61,13 +61,40 @@ _PATIENT = "SET LOCAL statement_timeout = '10min'"
 _LOCK = "SELECT id FROM unnest(%s::bigint[]) AS k(id) WHERE pg_try_advisory_xact_lock(id)"
 
 # Its snapshot is younger than the locks. A retry is begun under the lock of the one before.
+# taking: running retries, and by steps what each was a retry of, and who started it.
+# above: each of the locked ones, and by steps who started it. OFFSET 0: by the primary key.
 _LOOK = """
-WITH taking AS MATERIALIZED (
-    SELECT (s.payload ->> 'retry_of')::bigint AS id FROM noetl.execution r
+WITH RECURSIVE taking(id) AS (
+    SELECT r.execution_id FROM noetl.execution r
     JOIN LATERAL (
         SELECT payload FROM noetl.event WHERE execution_id = r.execution_id AND seq = 1 LIMIT 1
     ) s ON s.payload ->> 'retry_of' IS NOT NULL
     WHERE r.status = 'RUNNING'
+    UNION
+    SELECT u.id FROM taking t
+    JOIN LATERAL (
+        SELECT x.parent_execution_id FROM noetl.execution x WHERE x.execution_id = t.id OFFSET 0
+    ) p ON true
+    JOIN LATERAL (
+        SELECT payload FROM noetl.event WHERE execution_id = t.id AND seq = 1 LIMIT 1
+    ) s ON true
+    CROSS JOIN LATERAL (
+        VALUES (p.parent_execution_id), ((s.payload ->> 'retry_of')::bigint)
+    ) u(id)
+    WHERE u.id IS NOT NULL
+), above(below, id) AS (
+    SELECT k.id, k.id FROM unnest(%(ids)s::bigint[]) AS k(id)
+    UNION
+    SELECT a.below, p.parent_execution_id FROM above a
+    JOIN LATERAL (
+        SELECT x.parent_execution_id FROM noetl.execution x WHERE x.execution_id = a.id OFFSET 0
+    ) p ON p.parent_execution_id IS NOT NULL
+), held AS MATERIALIZED (
+    SELECT a.below AS id FROM above a
+    LEFT JOIN LATERAL (
+        SELECT x.status FROM noetl.execution x WHERE x.execution_id = a.id OFFSET 0
+    ) p ON true
+    WHERE p.status = 'RUNNING' OR a.id IN (SELECT id FROM taking)
 )
 SELECT k.id FROM unnest(%(ids)s::bigint[], %(events)s::int[]) AS k(id, events)
 JOIN noetl.execution x ON x.execution_id = k.id
@@ -75,7 +102,7 @@ JOIN noetl.execution x ON x.execution_id = k.id
 JOIN LATERAL (
     SELECT seq FROM noetl.event WHERE execution_id = k.id ORDER BY seq DESC LIMIT 1
 ) e ON e.seq = k.events
-WHERE k.id NOT IN (SELECT id FROM taking)
+WHERE k.id NOT IN (SELECT id FROM held)
 """
 
 # What an execution started must go with it or before it; so is whoever started that, and so on.
@@ -92,7 +119,9 @@ _DELETE = (
     "INSERT INTO noetl.pruned (execution_id) SELECT unnest(%s::bigint[]) ON CONFLICT DO NOTHING",
 )
 
-_REMOVED = "SELECT execution_id FROM noetl.pruned ORDER BY execution_id LIMIT %s"
+_REMOVED = """
+SELECT execution_id FROM noetl.pruned WHERE execution_id > %s ORDER BY execution_id LIMIT %s
+"""
 _FORGET = "DELETE FROM noetl.pruned WHERE execution_id = ANY(%s)"
 
 
@@ -134,9 +163,9 @@ class PostgresRetention:
             connection.execute(COMMIT, prepare=False)
         return ids
 
-    def removed(self, limit: int) -> list[int]:
+    def removed(self, limit: int, *, after: int = 0) -> list[int]:
         with self._database.raw() as connection:
-            return [row[0] for row in connection.execute(_REMOVED, [limit])]
+            return [row[0] for row in connection.execute(_REMOVED, [after, limit])]
 
     def forget(self, execution_ids: Iterable[int]) -> None:
         with self._database.raw() as connection:
