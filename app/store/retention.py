@@ -82,23 +82,23 @@ WITH RECURSIVE taking(id) AS (
         VALUES (p.parent_execution_id), ((s.payload ->> 'retry_of')::bigint)
     ) u(id)
     WHERE u.id IS NOT NULL
-), above(below, id) AS (
-    SELECT k.id, k.id FROM unnest(%(ids)s::bigint[]) AS k(id)
-    UNION
-    SELECT a.below, p.parent_execution_id FROM above a
+), above(below, id, up, status, ended_at) AS (
+    SELECT k.id, x.* FROM unnest(%(ids)s::bigint[]) AS k(id)
     JOIN LATERAL (
-        SELECT x.parent_execution_id FROM noetl.execution x WHERE x.execution_id = a.id OFFSET 0
-    ) p ON p.parent_execution_id IS NOT NULL
+        SELECT execution_id, parent_execution_id, status, ended_at FROM noetl.execution
+        WHERE execution_id = k.id OFFSET 0
+    ) x ON true
+    UNION
+    SELECT a.below, x.* FROM above a
+    JOIN LATERAL (
+        SELECT execution_id, parent_execution_id, status, ended_at FROM noetl.execution
+        WHERE execution_id = a.up OFFSET 0
+    ) x ON true
 ), held AS MATERIALIZED (
-    SELECT a.below AS id FROM above a
-    LEFT JOIN LATERAL (
-        SELECT x.status FROM noetl.execution x WHERE x.execution_id = a.id OFFSET 0
-    ) p ON true
-    WHERE p.status = 'RUNNING' OR a.id IN (SELECT id FROM taking)
+    SELECT below AS id FROM above WHERE status = 'RUNNING' OR id IN (SELECT id FROM taking)
 )
 SELECT k.id FROM unnest(%(ids)s::bigint[], %(events)s::int[]) AS k(id, events)
-JOIN noetl.execution x ON x.execution_id = k.id
-    AND x.status <> 'RUNNING' AND x.ended_at < %(before)s
+JOIN above a ON a.below = k.id AND a.id = k.id AND a.ended_at < %(before)s
 JOIN LATERAL (
     SELECT seq FROM noetl.event WHERE execution_id = k.id ORDER BY seq DESC LIMIT 1
 ) e ON e.seq = k.events
