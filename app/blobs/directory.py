@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from io import FileIO
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from app.blobs.given import Given
 from app.errors import UnavailableError
@@ -23,6 +24,8 @@ from app.errors import UnavailableError
 LONGEST = 255 - 32
 #: Bytes of a large blob that are read at once.
 PIECE = 1 << 20
+#: Files that do not tell a name: of very long ones, of dots, and what was never finished.
+_NAMELESS = re.compile(r"[0-9a-f]{64}(-.*)?|.*\.[0-9a-f]{16}\.part", re.DOTALL)
 
 
 class DirectoryBlobs:
@@ -86,6 +89,14 @@ class DirectoryBlobs:
     def delete(self, key: str) -> None:
         with self._telling("deleted"):
             self._found(key).unlink(missing_ok=True)
+
+    def names(self, execution_id: int) -> list[str]:
+        with self._telling("listed"):
+            try:
+                found = [path.name for path in self._folder(str(execution_id)).iterdir()]
+            except FileNotFoundError:
+                return []
+        return [unquote(name) for name in found if not _NAMELESS.fullmatch(name)]
 
     def delete_all(self, execution_id: int) -> None:
         folder = self._folder(str(execution_id))

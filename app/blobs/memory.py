@@ -38,6 +38,10 @@ class MemoryBlobs:
     def delete(self, key: str) -> None:
         self._blobs.pop(key, None)
 
+    def names(self, execution_id: int) -> list[str]:
+        prefix = f"{execution_id}/"
+        return [key.removeprefix(prefix) for key in list(self._blobs) if key.startswith(prefix)]
+
     def delete_all(self, execution_id: int) -> None:
-        for key in [key for key in self._blobs if key.startswith(f"{execution_id}/")]:
+        for key in [key for key in list(self._blobs) if key.startswith(f"{execution_id}/")]:
             self._blobs.pop(key, None)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from app.blobs.given import Given
 from app.errors import StartupError, UnavailableError
@@ -90,10 +90,19 @@ class ObjectBlobs:
             except FileNotFoundError:
                 return
 
+    def names(self, execution_id: int) -> list[str]:
+        prefix = f"{_path(str(execution_id))}/"
+        with _telling("listed"):
+            found = [each["path"] for page in self._store.list(prefix) for each in page]
+        return [_key(path.removeprefix(prefix)) for path in found]
+
     def delete_all(self, execution_id: int) -> None:
+        prefix = f"{_path(str(execution_id))}/"
         with _telling("deleted"):
-            for found in self._store.list(f"{_path(str(execution_id))}/"):
-                self._store.delete([each["path"] for each in found])
+            while found := [each["path"] for page in self._store.list(prefix) for each in page]:
+                # Whoever deletes the same at the same time took it: the others are still there.
+                with suppress(FileNotFoundError):
+                    self._store.delete(found)
 
 
 def _read(found: Any) -> Generator[bytes, None, None]:
@@ -110,6 +119,12 @@ def _path(key: str) -> str:
     # A store on disk would read '..' and '//' in a path its own way.
     parts = key.split("/")
     return "/".join(quote(part, safe="") if part.strip(".") else f"%{part}" for part in parts)
+
+
+def _key(path: str) -> str:
+    """What ``_path`` made *path* of."""
+    parts = path.split("/")
+    return "/".join(part[1:] if not part.strip(".%") else unquote(part) for part in parts)
 
 
 @contextmanager

@@ -120,16 +120,13 @@ def prune(
 def _archived(
     client: Client, request: dict[str, Any], folder: Path, total: Total, *, as_json: bool
 ) -> None:
-    from app.cli.archive import Archive
+    from app.cli.archive import Archive, batches
 
     with closing(Archive(folder, client)) as archive:
         for page in _pages(client, {**request, "dry_run": True}):
             members = page["executions"]
-            for start in range(0, len(members), request["batch"]):
-                batch = members[start : start + request["batch"]]
+            for batch in batches(members, request["batch"]):
                 total.add(_moved(client, archive, batch, page["ended_before"]))
-    for ref in archive.lost:
-        click.echo(f"warning: {ref} was gone before it could be archived", err=True)
     place = None if archive.path is None else str(archive.path)
     _show(total, {"dry_run": False, "archive": place, "lost": archive.lost}, as_json=as_json)
 
@@ -138,8 +135,10 @@ def _moved(
     client: Client, archive: Archive, batch: list[dict[str, Any]], ended_before: str
 ) -> list[dict[str, Any]]:
     """Write these executions to the archive; when they are on disk, remove them. Those that went."""
-    written = set(archive.write([member["execution_id"] for member in batch]))
-    chosen = [member for member in batch if member["execution_id"] in written]
+    told = len(archive.lost)
+    chosen = archive.write(batch)
+    for ref in archive.lost[told:]:
+        click.echo(f"warning: {ref} was gone or damaged before it could be archived", err=True)
     if not chosen:
         return []
     answer = client.prune(executions=chosen, ended_before=ended_before)

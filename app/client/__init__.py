@@ -11,7 +11,7 @@ import orjson
 from pydantic import ValidationError
 
 from app.client.problems import error_of
-from app.client.transport import Json, Pieces, Transport, encode
+from app.client.transport import BrokenStreamError, Json, Pieces, Transport, encode
 from app.wire import (
     ArtifactAnswer,
     ArtifactRequest,
@@ -38,7 +38,10 @@ from app.wire import (
     ValueRequest,
 )
 
-__all__ = ["Client", "Json", "Pieces", "error_of"]
+#: Seconds for one batch to be removed: as long as Postgres may take for a statement of it.
+PRUNING = 600.0
+
+__all__ = ["BrokenStreamError", "Client", "Json", "Pieces", "error_of"]
 
 
 class Client(Transport):
@@ -294,7 +297,9 @@ class Client(Transport):
 
     def prune(self, **request: Any) -> Json:
         """Remove a batch of old executions, as ``Prune`` says; what went is gone when it is repeated."""
-        return self._object("POST", "/api/executions/prune", body=orjson.dumps(request))
+        body, path = orjson.dumps(request), "/api/executions/prune"
+        answer: Json = self._decode(self._send("POST", path, body, again=True, timeout=PRUNING))
+        return answer
 
     def archive(self, execution_id: int | str) -> Pieces:
         """All that is known of an execution, as one line of JSON, piece by piece."""

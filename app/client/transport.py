@@ -32,6 +32,10 @@ FIRST_DELAY, MAX_DELAY = 0.05, 5.0
 PIECE = 1 << 20
 
 
+class BrokenStreamError(UnavailableError):
+    """An answer that had begun broke off."""
+
+
 class Transport:
     """One server, its connections, and patience with it; safe to share between threads.
 
@@ -66,7 +70,7 @@ class Transport:
         self._pool = urllib3.connection_from_url(
             self.url,
             maxsize=connections,
-            timeout=urllib3.Timeout(connect=min(timeout, 5.0), read=timeout),
+            timeout=_patient(timeout),
             retries=False,
         )
 
@@ -127,14 +131,24 @@ class Transport:
         return self._decode(self._send(method, target, body, again=True))
 
     def _send(
-        self, method: str, path: str, body: bytes | None, *, again: bool, key: str | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        *,
+        again: bool,
+        key: str | None = None,
+        timeout: float | None = None,
     ) -> urllib3.BaseHTTPResponse:
-        """The answer to a call that succeeded; *again*: it may be repeated, under *key* if it has one."""
+        """The answer to a call that succeeded; *again*: it may be repeated, under *key* if it has one.
+
+        *timeout*: seconds for one answer, where it may take longer than others.
+        """
         deadline = time.monotonic() + self._patience
         tries = 0
         while True:
             try:
-                response = self._once(method, path, body, key=key)
+                response = self._once(method, path, body, key=key, timeout=timeout)
                 if response.status < 400:
                     return response
                 self._refuse(response)
@@ -156,7 +170,7 @@ class Transport:
                 self._refuse(response)
             yield from response.stream(PIECE)
         except HTTPError as exc:
-            raise UnavailableError(
+            raise BrokenStreamError(
                 f"the connection to {self.url} broke: {exc}", retry_after=0.0
             ) from exc
         finally:
@@ -171,6 +185,7 @@ class Transport:
         whole: bool = True,
         size: int | None = None,
         key: str | None = None,
+        timeout: float | None = None,
     ) -> urllib3.BaseHTTPResponse:
         """The answer. A body that is sent in pieces has *size* bytes."""
         headers = self._headers
@@ -189,6 +204,7 @@ class Transport:
                 headers=headers,
                 redirect=False,
                 preload_content=whole,
+                timeout=self._pool.timeout if timeout is None else _patient(timeout),
             )
         except (NewConnectionError, NameResolutionError) as exc:
             raise _NoConnectionError(
@@ -225,6 +241,10 @@ class Transport:
 
 class _NoConnectionError(UnavailableError):
     """Nobody listens there; the request was not sent."""
+
+
+def _patient(seconds: float) -> urllib3.Timeout:
+    return urllib3.Timeout(connect=min(seconds, 5.0), read=seconds)
 
 
 def _delay(tries: int, asked: float) -> float:

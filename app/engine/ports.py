@@ -273,6 +273,12 @@ class BlobStore(Protocol):
     def delete(self, key: str) -> None:
         """Forget *key*; one that is not known is no error."""
 
+    def names(self, execution_id: int) -> list[str]:
+        """What follows *execution_id* and a slash in the keys that begin so, in any order.
+
+        A name that the store keeps only the digest of, as it is very long, is left out.
+        """
+
     def delete_all(self, execution_id: int) -> None:
         """Forget every key that begins with *execution_id* and a slash."""
 

@@ -75,12 +75,14 @@ class RetentionStore(Protocol):
 
         Returns those that are gone. The others stay: whoever appends to them, or removes them, holds
         their lock; they have not ended before that moment, or have other events than those; an
-        execution that they started is left; or a running retry takes over what they did. Their
-        events, summary and stored values go, and their ids are noted for ``removed``.
+        execution that they started is left, or one above them runs; or they, or one above them, led
+        by retries or sub-playbooks to a retry that runs. Their events, summary and stored values
+        go, and their ids are noted for ``removed``.
         """
 
-    def removed(self, limit: int) -> list[int]:
-        """Ids of executions that are gone, and of which something may be left elsewhere."""
+    def removed(self, limit: int, *, after: int = 0) -> list[int]:
+        """Ids above *after*, ascending, of executions that are gone, and of which something may be
+        left elsewhere."""
 
     def forget(self, execution_ids: Iterable[int]) -> None:
         """Nothing of these is left anywhere."""

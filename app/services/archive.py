@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any
 
 from app.engine.custody import Custody
 from app.engine.encoding import dumps
 from app.engine.entry import Entry, payload_of
 from app.engine.output import Kept, Selection
-from app.engine.ports import EventLog, ExecutionSummary
-from app.engine.references import REF, place_of
+from app.engine.ports import BlobStore, EventLog, ExecutionSummary
+from app.engine.references import REF, Place, place_of
 from app.engine.retention import RetentionStore
-from app.errors import BadRequestError, NotFoundError, UnavailableError
+from app.errors import BadRequestError, ConflictError, NotFoundError, UnavailableError
+from app.services.large import key_of
 
 #: Of the form of a line; another form gets another number.
 FORMAT = 1
@@ -27,16 +28,25 @@ _INSIDE = frozenset({"log", "kv"})
 class Archives:
     """Writes executions out. Secrets are in none of it: tokens of keychains are left out."""
 
-    def __init__(self, events: EventLog, store: RetentionStore | None, custody: Custody) -> None:
+    def __init__(
+        self,
+        events: EventLog,
+        store: RetentionStore | None,
+        custody: Custody,
+        blobs: BlobStore | None,
+    ) -> None:
         self._log = events
         self._store = store
         self._custody = custody
+        self._blobs = blobs
 
     def line(self, execution_id: int) -> Iterator[bytes]:
         """The line, piece by piece, with its end. Raises ``NotFoundError``.
 
         ``{format, execution, events, values, variables, output, blobs}``: ``values`` are results too
-        large for their events by name, ``blobs`` names those in the blob store, and artifacts.
+        large for their events by name, ``blobs`` names all that the blob store has of it, and what
+        is referred to. The line breaks off, without its end, where the execution is removed, or one
+        that has ended gets another event, while it is read.
         """
         summary = self._log.summary(execution_id)
         if summary is None:
@@ -49,7 +59,7 @@ class Archives:
         execution_id = summary.execution_id
         blobs: dict[str, Mapping[str, Any]] = {}
         yield b'{"format":%d,"execution":%b,"events":[' % (FORMAT, dumps(_head(summary)))
-        yield from _joined(self._events(execution_id, blobs))
+        last = yield from self._events(execution_id, blobs)
         yield b'],"values":{'
         yield from _joined(self._values(execution_id, blobs))
         yield b'},"variables":{'
@@ -57,16 +67,52 @@ class Archives:
         yield from _joined(dumps(row.name) + b":" + dumps(row.value) for row in rows)
         yield b'},"output":['
         yield from _joined(self._output(execution_id))
-        yield b'],"blobs":' + dumps(list(blobs.values())) + b"}\n"
+        yield b'],"blobs":' + dumps(self._stored(execution_id, blobs))
+        self._check(summary, last)
+        yield b"}\n"
 
-    def _events(self, execution_id: int, blobs: dict[str, Mapping[str, Any]]) -> Iterator[bytes]:
+    def _check(self, summary: ExecutionSummary, last: int) -> None:
+        """Raise where what was read since *summary* may be less than there was."""
+        execution_id = summary.execution_id
+        now = self._log.summary(execution_id)
+        if now is None:
+            raise NotFoundError(f"execution {execution_id} was removed while it was read")
+        # What runs goes on, and the line tells it up to where it was read.
+        if summary.ended_at is None:
+            return
+        if now != summary or self._log.read(execution_id, after=last, limit=1):
+            raise ConflictError(f"execution {execution_id} changed while it was read")
+
+    def _events(
+        self, execution_id: int, blobs: dict[str, Mapping[str, Any]]
+    ) -> Generator[bytes, None, int]:
+        """The events, with commas between; the seq of the last one."""
         after = 0
         while entries := self._log.read(execution_id, after=after, limit=PAGE):
             for entry in entries:
                 event = _event(entry)
                 _note(event["payload"], execution_id, blobs)
-                yield dumps(event)
+                yield b"," + dumps(event) if entry.seq > 1 else dumps(event)
             after = entries[-1].seq
+        return after
+
+    def _stored(
+        self, execution_id: int, noted: Mapping[str, Mapping[str, Any]]
+    ) -> list[Mapping[str, Any]]:
+        """All that goes from the blob store with the execution, and what is *noted* beside that."""
+        store = self._blobs
+        if store is None:
+            return list(noted.values())
+        places = [Place(execution_id, name) for name in store.names(execution_id)]
+        found = {place.ref: place for place in places}
+        # Of earlier versions, or with a very long name: known by what refers to it.
+        found |= {ref: place_of(ref) for ref in noted if ref not in found}
+        told = []
+        for ref, place in found.items():
+            size = store.size(key_of(place))
+            blob = {"ref": ref, "store": store.kind, "size": size}
+            told.append(noted[ref] if size is None and ref in noted else blob)
+        return told
 
     def _values(self, execution_id: int, blobs: dict[str, Mapping[str, Any]]) -> Iterator[bytes]:
         if self._store is None:

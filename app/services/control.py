@@ -195,5 +195,5 @@ def control(ports: Ports, settings: Settings, *, catalog: CatalogService | None 
             clock=clock,
         ),
         retention=retention,
-        archives=Archives(events, ports.retention, ports.custody),
+        archives=Archives(events, ports.retention, ports.custody, ports.blobs),
     )

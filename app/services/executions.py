@@ -144,13 +144,18 @@ class Executions:
     ) -> None:
         """Begin the log of an execution, and tell the orchestrator. *key* can begin one only.
 
-        Raises ``NotFoundError`` where it is a retry of one that was pruned meanwhile.
+        Raises ``NotFoundError`` where it is a retry of one that was pruned meanwhile, or where its
+        parent was there when this was called and is not any more.
         """
         before = [started.retry_of] if started.retry_of else []
-        # With the lock of the one before: from its commit on, that one is not pruned.
+        parent = started.parent_execution_id
+        if parent is not None and self._log.summary(parent) is not None:
+            before.append(parent)
+        # With the locks of those before: from its commit on, they are not pruned.
         with self._log.transaction([execution_id, *before]) as tx:
-            if any(not tx.last_seq(each) for each in before):
-                raise NotFoundError(f"there is no execution {started.retry_of} any more")
+            for each in before:
+                if not tx.last_seq(each):
+                    raise NotFoundError(f"there is no execution {each} any more")
             tx.append(execution_id, [Draft(started, key)])
             failpoints.before("start.commit")
         failpoints.after("start.commit")

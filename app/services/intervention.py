@@ -211,7 +211,10 @@ class Intervention:
         self, before: int, entry: CatalogEntry, playbook: Playbook
     ) -> tuple[int, ExecutionStarted]:
         """A new id, and the first event of an execution that begins with the workload of *before*."""
-        first = self._log.read(before, limit=1)[0].event
+        found = self._log.read(before, limit=1)
+        if not found:
+            raise NotFoundError(f"there is no execution {before} any more")
+        first = found[0].event
         assert isinstance(first, ExecutionStarted)
         new_id = self._new_id()
         return new_id, opening(new_id, entry, playbook, first.workload, now=self._clock())

@@ -38,5 +38,8 @@ class Kinship:
             return None
         if row.parent_execution_id is not None:
             return row.parent_execution_id
-        first = self._log.read(execution_id, limit=1)[0].event
+        found = self._log.read(execution_id, limit=1)
+        if not found:
+            return None  # it was removed since
+        first = found[0].event
         return (first.retry_of or 0) if isinstance(first, ExecutionStarted) else 0

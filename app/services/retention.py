@@ -17,6 +17,7 @@ from app.engine.custody import Custody
 from app.engine.ports import BlobStore, Clock
 from app.engine.retention import Expired, Expiry, Member, RetentionStore
 from app.errors import BadRequestError, UnavailableError
+from app.wire.retention import EVENTS
 
 log = structlog.get_logger(__name__)
 
@@ -26,6 +27,8 @@ PAGE = 200
 SWEPT = 100
 #: Notes of executions that are worked off at once.
 NOTES = 100
+#: Executions in a row whose files cannot be deleted: after these the store is left alone for now.
+REFUSALS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,8 @@ class Retention:
         self._clock = clock
         # Where the sweeper goes on.
         self._behind = 0
+        # And the notes.
+        self._noted = 0
 
     def moment(self, seconds: float) -> datetime:
         """The moment so many *seconds* ago. Raises ``BadRequestError`` for one without a date."""
@@ -66,7 +71,8 @@ class Retention:
     def expired(self, expiry: Expiry, *, after: int = 0, limit: int | None = None) -> Expired:
         """Executions that may go, of families whose top has an id above *after*.
 
-        With a *limit* not more than that; a family that is larger goes in several turns.
+        With a *limit* not more than that, nor more than ``EVENTS`` events unless one has more; a
+        family that is larger goes in several turns.
         """
         members: list[Member] = []
         kept: dict[str, int] = {}
@@ -77,7 +83,7 @@ class Retention:
             if expiry.fits(top) and not self._is_kept(expiry, top.path, top.execution_id, kept):
                 family = self._store.family(top.execution_id)
                 if all(expiry.is_past(member.summary) for member in family):
-                    room = len(family) if limit is None else limit - len(members)
+                    room = len(family) if limit is None else _room(family, members, limit)
                     members += family[:room]
                     if room < len(family):
                         return Expired(members, after)
@@ -118,22 +124,44 @@ class Retention:
         return gone
 
     def finish(self) -> int:
-        """Remove what is left elsewhere of executions that are gone; of how many."""
-        ids = self._store.removed(NOTES)
-        if ids:
-            self._clean(ids)
-        return len(ids)
+        """Remove what is left elsewhere of executions that are gone; of how many.
 
-    def _clean(self, execution_ids: Sequence[int]) -> None:
+        Those whose files cannot be deleted keep their notes, and the next call begins behind them.
+        """
+        ids = self._store.removed(NOTES, after=self._noted)
+        self._noted, done = self._clean(ids)
+        if len(ids) < NOTES and self._noted == max(ids, default=0):
+            self._noted = 0
+        return done
+
+    def _clean(self, execution_ids: Sequence[int]) -> tuple[int, int]:
+        """Clean up after these; the last one looked at, and how many are done with."""
+        done: list[int] = []
+        last = refusals = 0
         for each in execution_ids:
-            if self._blobs is not None:
-                self._blobs.delete_all(each)
-            if self._workspaces is not None:
-                self._workspaces(each)
+            last = each
+            try:
+                self._delete_files(each)
+            except UnavailableError as exc:
+                log.warning("executions.not_cleaned", execution_id=each, error=str(exc))
+                refusals += 1
+                if refusals == REFUSALS:
+                    break
+                continue
+            refusals = 0
             self._custody.variables.delete(each)
-        self._custody.output.forget(execution_ids)
-        self._custody.tokens.forget(execution_ids)
-        self._store.forget(execution_ids)
+            done.append(each)
+        if done:
+            self._custody.output.forget(done)
+            self._custody.tokens.forget(done)
+            self._store.forget(done)
+        return last, len(done)
+
+    def _delete_files(self, execution_id: int) -> None:
+        if self._blobs is not None:
+            self._blobs.delete_all(execution_id)
+        if self._workspaces is not None:
+            self._workspaces(execution_id)
 
     def sweep(self, days: float) -> int:
         """One batch of what ended more than *days* ago; how many went. The sweeper asks for this."""
@@ -147,3 +175,14 @@ class Retention:
         if self._kept_in is None:
             raise UnavailableError("what runs in one process is not pruned", remedy="end it")
         return self._kept_in
+
+
+def _room(family: Sequence[Member], chosen: Sequence[Member], limit: int) -> int:
+    """How many of *family* go into the batch of *chosen*, by number and by events."""
+    events = sum(member.events for member in chosen)
+    most = limit - len(chosen)
+    for number, member in enumerate(family[:most]):
+        events += member.events
+        if events > EVENTS and (chosen or number):
+            return number
+    return min(most, len(family))

@@ -62,20 +62,20 @@ class MemoryRetention:
     def remove(self, members: Mapping[int, int], *, ended_before: datetime) -> list[int]:
         with self._log.unless_locked(members) as locked:
             summaries = self._shelf.summaries()
-            taking = {self._retry_of(row) for row in summaries if row.status == RUNNING}
+            held = self._held({row.execution_id: row for row in summaries})
             ids = {
                 each
                 for each in locked
-                if self._has_ended(each, members[each], ended_before) and each not in taking
+                if self._has_ended(each, members[each], ended_before) and each not in held
             }
-            while held := self._holding(ids, summaries):
-                ids -= held
+            while holding := self._holding(ids, summaries):
+                ids -= holding
             self._shelf.remove(ids)
             self._removed |= ids
         return sorted(ids)
 
-    def removed(self, limit: int) -> list[int]:
-        return sorted(self._removed)[:limit]
+    def removed(self, limit: int, *, after: int = 0) -> list[int]:
+        return sorted(each for each in self._removed if each > after)[:limit]
 
     def forget(self, execution_ids: Iterable[int]) -> None:
         self._removed -= set(execution_ids)
@@ -84,6 +84,23 @@ class MemoryRetention:
         book = self._shelf.book(execution_id)
         ended = None if book.summary is None else book.summary.ended_at
         return ended is not None and ended < before and len(book.rows) == events
+
+    def _held(self, known: Mapping[int, ExecutionSummary]) -> set[int]:
+        """What runs, what running retries lead back to, and all that either of them started."""
+        running = [row for row in known.values() if row.status == RUNNING]
+        held = {row.execution_id for row in running}
+        waiting = [row for row in running if self._retry_of(row) is not None]
+        while waiting:
+            row = waiting.pop()
+            for above in (row.parent_execution_id, self._retry_of(row)):
+                if above is not None and above in known and above not in held:
+                    held.add(above)
+                    waiting.append(known[above])
+        # Ids grow from parent to child.
+        for each, row in sorted(known.items()):
+            if row.parent_execution_id in held:
+                held.add(each)
+        return held
 
     def _retry_of(self, row: ExecutionSummary) -> int | None:
         first = self._shelf.rows(row.execution_id)[0].entry(row.execution_id).event

@@ -61,21 +61,48 @@ _PATIENT = "SET LOCAL statement_timeout = '10min'"
 _LOCK = "SELECT id FROM unnest(%s::bigint[]) AS k(id) WHERE pg_try_advisory_xact_lock(id)"
 
 # Its snapshot is younger than the locks. A retry is begun under the lock of the one before.
+# taking: running retries, and by steps what each was a retry of, and who started it.
+# above: each of the locked ones, and by steps who started it. OFFSET 0: by the primary key.
 _LOOK = """
-WITH taking AS MATERIALIZED (
-    SELECT (s.payload ->> 'retry_of')::bigint AS id FROM noetl.execution r
+WITH RECURSIVE taking(id) AS (
+    SELECT r.execution_id FROM noetl.execution r
     JOIN LATERAL (
         SELECT payload FROM noetl.event WHERE execution_id = r.execution_id AND seq = 1 LIMIT 1
     ) s ON s.payload ->> 'retry_of' IS NOT NULL
     WHERE r.status = 'RUNNING'
+    UNION
+    SELECT u.id FROM taking t
+    JOIN LATERAL (
+        SELECT x.parent_execution_id FROM noetl.execution x WHERE x.execution_id = t.id OFFSET 0
+    ) p ON true
+    JOIN LATERAL (
+        SELECT payload FROM noetl.event WHERE execution_id = t.id AND seq = 1 LIMIT 1
+    ) s ON true
+    CROSS JOIN LATERAL (
+        VALUES (p.parent_execution_id), ((s.payload ->> 'retry_of')::bigint)
+    ) u(id)
+    WHERE u.id IS NOT NULL
+), above(below, id, up, status, ended_at) AS (
+    SELECT k.id, x.* FROM unnest(%(ids)s::bigint[]) AS k(id)
+    JOIN LATERAL (
+        SELECT execution_id, parent_execution_id, status, ended_at FROM noetl.execution
+        WHERE execution_id = k.id OFFSET 0
+    ) x ON true
+    UNION
+    SELECT a.below, x.* FROM above a
+    JOIN LATERAL (
+        SELECT execution_id, parent_execution_id, status, ended_at FROM noetl.execution
+        WHERE execution_id = a.up OFFSET 0
+    ) x ON true
+), held AS MATERIALIZED (
+    SELECT below AS id FROM above WHERE status = 'RUNNING' OR id IN (SELECT id FROM taking)
 )
 SELECT k.id FROM unnest(%(ids)s::bigint[], %(events)s::int[]) AS k(id, events)
-JOIN noetl.execution x ON x.execution_id = k.id
-    AND x.status <> 'RUNNING' AND x.ended_at < %(before)s
+JOIN above a ON a.below = k.id AND a.id = k.id AND a.ended_at < %(before)s
 JOIN LATERAL (
     SELECT seq FROM noetl.event WHERE execution_id = k.id ORDER BY seq DESC LIMIT 1
 ) e ON e.seq = k.events
-WHERE k.id NOT IN (SELECT id FROM taking)
+WHERE k.id NOT IN (SELECT id FROM held)
 """
 
 # What an execution started must go with it or before it; so is whoever started that, and so on.
@@ -92,7 +119,9 @@ _DELETE = (
     "INSERT INTO noetl.pruned (execution_id) SELECT unnest(%s::bigint[]) ON CONFLICT DO NOTHING",
 )
 
-_REMOVED = "SELECT execution_id FROM noetl.pruned ORDER BY execution_id LIMIT %s"
+_REMOVED = """
+SELECT execution_id FROM noetl.pruned WHERE execution_id > %s ORDER BY execution_id LIMIT %s
+"""
 _FORGET = "DELETE FROM noetl.pruned WHERE execution_id = ANY(%s)"
 
 
@@ -134,9 +163,9 @@ class PostgresRetention:
             connection.execute(COMMIT, prepare=False)
         return ids
 
-    def removed(self, limit: int) -> list[int]:
+    def removed(self, limit: int, *, after: int = 0) -> list[int]:
         with self._database.raw() as connection:
-            return [row[0] for row in connection.execute(_REMOVED, [limit])]
+            return [row[0] for row in connection.execute(_REMOVED, [after, limit])]
 
     def forget(self, execution_ids: Iterable[int]) -> None:
         with self._database.raw() as connection:

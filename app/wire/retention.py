@@ -11,6 +11,8 @@ from app.wire.base import Id, Wire
 
 #: A hundred years in seconds.
 LONGEST = 3_153_600_000.0
+#: Events that one transaction removes at the most, save where a single execution has more.
+EVENTS = 20_000
 
 
 class PruneMember(Wire):
@@ -21,13 +23,14 @@ class PruneMember(Wire):
 
 
 class Prune(Wire):
-    """Remove executions that have ended, with all below them; one call, one transaction.
+    """Remove executions that have ended, with all below them; one call, one transaction, of not more
+    than 20,000 events unless a single one has more.
 
     ``older_than`` (seconds since their end) or ``ended_before`` says which; with ``keep`` alone those
     that ended an hour ago. ``keep``, ``status`` and ``path`` look at the executions that no other one
     started: the newest ``keep`` of each path stay. ``after`` is where the last call stopped
-    (``behind``). With ``executions`` those alone are removed, in this order, and of them only what
-    may go. ``dry_run`` removes nothing and lists what would go, of a page of executions.
+    (``behind``). With ``executions`` those alone are removed, whatever their events, and of them
+    only what may go. ``dry_run`` removes nothing and lists what would go, of a page of executions.
     """
 
     older_than: float | None = Field(None, ge=0, le=LONGEST)

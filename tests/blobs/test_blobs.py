@@ -7,6 +7,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
@@ -80,6 +81,32 @@ def test_all_of_one_execution_can_be_deleted(blobs: BlobStore) -> None:
     blobs.delete_all(12)
     blobs.put("12/a", b"again")
     assert blobs.get("12/a") == b"again"
+
+
+def test_the_names_of_one_execution_are_told(blobs: BlobStore) -> None:
+    names = ["result/a/1/-1/0123", "artifact/image/png/a b%2F\u00e4.png/01", "a/../b", "a//."]
+    for name in names:
+        blobs.put(f"12/{name}", b"x")
+    for key in ["1/2", "123/a", "12", "2/12/a"]:
+        blobs.put(key, b"x")
+    assert sorted(blobs.names(12)) == sorted(names)
+    assert blobs.names(7) == []
+
+
+def test_two_may_delete_all_at_once(tmp_path: Path) -> None:
+    blobs = blob_store(load({}, blobs=f"file://{tmp_path}").settings)
+    for number in range(300):
+        blobs.put(f"12/{number}", b"x")
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(blobs.delete_all, [12] * 3))
+    assert blobs.names(12) == []
+
+
+def test_a_name_that_a_file_cannot_tell_is_left_out(tmp_path: Path) -> None:
+    blobs = DirectoryBlobs(tmp_path / "blobs")
+    for key in ["12/" + "x" * 5000, "12/..", "12/a"]:
+        blobs.put(key, b"x")
+    assert blobs.names(12) == ["a"]
 
 
 def test_the_same_may_be_put_twice_and_at_once(blobs: BlobStore) -> None:

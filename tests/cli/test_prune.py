@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from hashlib import sha256
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
-from app.cli.archive import name_of
-from app.client import Client
+from app.blobs.memory import MemoryBlobs
+from app.cli.archive import batches, name_of
+from app.client import BrokenStreamError, Client
 from app.errors import UnavailableError
+from app.services.large import DIGEST
 from app.settings import Settings
+from app.wire.retention import EVENTS
 from tests.cli.fakes import Call, serving
 
 PLAYBOOK = """
@@ -168,6 +174,74 @@ def test_it_is_on_disk_before_it_goes(
     prune("--older-than", "0s", "--archive", str(tmp_path), "--batch", "1")
     # The file's name, then each batch: readable before it is removed.
     assert order == ["disk", "disk", "remove 1", "disk", "remove 2"]
+
+
+def test_a_file_that_takes_only_a_part_at_a_time_is_whole(
+    client: Client, prune: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (large,) = ran(client, size=200_000)
+
+    class Short(FileIO):
+        """Writes as a disk that is nearly full does."""
+
+        def write(self, data: Any, /) -> int:
+            return super().write(bytes(data[:1000]))
+
+    monkeypatch.setattr(os, "fdopen", lambda fd, mode: io.BufferedWriter(Short(fd, mode)))
+    folder = tmp_path / "a" / "b"
+    answer = prune("--older-than", "0s", "--archive", str(folder))
+    assert (answer["executions"], answer["lost"]) == (1, [])
+    (line,) = lines(folder)
+    (blob,) = line["blobs"]
+    sizes = [path.stat().st_size for path in (folder / "values" / large).iterdir()]
+    assert sizes == [blob["size"]]
+
+
+def test_a_damaged_artifact_is_told_and_keeps_nothing_waiting(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = MemoryBlobs()
+    monkeypatch.setattr("app.blobs.memory.MemoryBlobs", lambda: blobs)
+    with serving(replace(Settings(), home=tmp_path / "server")) as url, Client(url) as client:
+        monkeypatch.setenv("NOETL_SERVER_URL", url)
+        client.register(PLAYBOOK)
+        damaged, whole = ran(client, count=2)
+        content = b"x" * 3_000_000
+        digest = sha256(content).hexdigest()[:DIGEST]
+        for each, data in ((damaged, content[1:]), (whole, content)):
+            blobs.put(f"{each}/artifact/image/png/plot.png/{digest}", data)
+        folder = tmp_path / "to"
+        result = call("prune", "--older-than", "0s", "--archive", str(folder))
+        ref = f"noetl://execution/{damaged}/artifact/image/png/plot.png/{digest}"
+        assert (result.exit_code, there(client)) == (0, set()), result.output
+        assert f"warning: {ref} was gone or damaged" in result.stderr
+        files = [path for path in folder.glob("values/*/*") if path.is_file()]
+        assert [path.read_bytes() == content for path in files] == [True]
+        assert blobs.names(int(whole)) == []
+
+
+def test_one_that_somebody_else_removes_while_it_comes_is_left_out(
+    client: Client, prune: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = ran(client, count=2)
+    archive, remove = Client.archive, Client.prune
+
+    def late(self: Client, execution_id: int | str) -> Iterator[bytes]:
+        if execution_id == first and first in there(self):
+            remove(self, older_than=0, batch=1)
+            yield b"{"
+            raise BrokenStreamError("it broke off")
+        yield from archive(self, execution_id)
+
+    monkeypatch.setattr(Client, "archive", late)
+    assert prune("--older-than", "0s", "--archive", str(tmp_path))["executions"] == 1
+    assert [str(line["execution"]["execution_id"]) for line in lines(tmp_path)] == [second]
+
+
+def test_a_batch_is_bounded_by_its_events_too() -> None:
+    members = [{"execution_id": str(n), "events": e} for n, e in enumerate([1, EVENTS, 5, 6, 7])]
+    found = [[each["events"] for each in batch] for batch in batches(members, 2)]
+    assert found == [[1], [EVENTS], [5, 6], [7]]
 
 
 def test_a_crash_between_archive_and_removal_loses_nothing(

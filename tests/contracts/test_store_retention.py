@@ -122,6 +122,7 @@ def test_what_is_gone_is_noted_until_it_is_forgotten(
     assert remove(retention, *ids) == ids
     assert retention.removed(9) == ids
     assert retention.removed(2) == ids[:2]
+    assert retention.removed(1, after=ids[0]) == [ids[1]]
     retention.forget(ids[:2])
     assert retention.removed(9) == ids[2:]
     assert remove(retention, *ids) == [], "twice is once"
@@ -162,6 +163,31 @@ def test_what_a_running_retry_takes_over_stays(log: EventLog, retention: Retenti
     assert remove(retention, before) == []
     append(log, retry, ExecutionCompleted())
     assert remove(retention, before) == [before]
+
+
+def test_what_a_running_retry_leads_back_to_stays_with_all_below(
+    log: EventLog, retention: RetentionStore
+) -> None:
+    top = ended(log)
+    first, beside = ended(log, parent=top), ended(log, parent=top)
+    below = ended(log, parent=first)
+    second = ended(log, retry_of=first)
+    under_second = ended(log, parent=second)
+    retry = begun(log, retry_of=second)
+    other = ended(log)
+    all_of_them = [top, first, beside, below, second, under_second, other]
+    assert remove(retention, *all_of_them) == [other]
+    append(log, retry, ExecutionCompleted())
+    assert remove(retention, *all_of_them) == all_of_them[:-1]
+
+
+def test_what_was_started_by_one_that_runs_stays(log: EventLog, retention: RetentionStore) -> None:
+    parent = begun(log)
+    child = ended(log, parent=parent)
+    below = ended(log, parent=child)
+    assert remove(retention, child, below) == []
+    append(log, parent, ExecutionCompleted())
+    assert remove(retention, child, below) == [child, below]
 
 
 def test_one_that_somebody_is_at_work_on_is_left_for_another_time(

@@ -17,10 +17,13 @@ from app.blobs.directory import DirectoryBlobs
 from app.blobs.workspaces import Workspaces
 from app.engine.events import ExecutionStarted
 from app.engine.ports import Pointer
+from app.engine.references import Place
 from app.engine.retention import Expiry
 from app.engine.tokens import TokenPlace, TokenRow
 from app.errors import NotFoundError, StartupError, UnavailableError
 from app.services.control import Ports, control
+from app.services.kinship import Kinship
+from app.services.large import key_of
 from app.services.variables import About
 from app.settings import load
 from app.store.catalog import PostgresCatalog
@@ -52,12 +55,14 @@ INLINE, BLOB = 100, 1_000
 
 
 class Blobs(DirectoryBlobs):
-    """A folder that may be away when it shall delete."""
+    """A folder that may be away when it shall delete what is of some executions."""
 
-    down = False
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.down: set[int] = set()
 
     def delete_all(self, execution_id: int) -> None:
-        if self.down:
+        if execution_id in self.down:
             raise UnavailableError("the blob store is away")
         super().delete_all(execution_id)
 
@@ -346,16 +351,81 @@ def test_a_crash_before_the_blobs_are_deleted_is_made_up_for(
     plane: Bench, pool: Database, tmp_path: Path
 ) -> None:
     gone = furnished(plane, tmp_path)
-    blobs_of(plane).down = True
-    with pytest.raises(UnavailableError):
-        plane.control.retention.prune(ALL, batch=9)
+    blobs_of(plane).down.add(gone)
+    assert plane.control.retention.prune(ALL, batch=9).removed
     left = traces(pool, tmp_path, gone)
     assert set(left) == {"step_log", "keychain", "files", "pruned"}
     with pytest.raises(NotFoundError):
         plane.control.executions.get(gone)
-    blobs_of(plane).down = False
+    blobs_of(plane).down.clear()
     assert plane.control.retention.prune(ALL, batch=9).removed == []
     assert traces(pool, tmp_path, gone) == {}
+
+
+def test_folders_that_cannot_be_deleted_keep_nothing_waiting(
+    plane: Bench, pool: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.services.retention.NOTES", 2)
+    stuck = [ran(plane) for _ in range(5)]
+    blobs_of(plane).down.update(stuck)
+    assert len(plane.control.retention.prune(ALL, batch=9).removed) == 5
+    gone = furnished(plane, tmp_path)
+    blobs_of(plane).down.add(gone)
+    assert len(plane.control.retention.prune(ALL, batch=9).removed) == 1
+    blobs_of(plane).down.remove(gone)
+    while traces(pool, tmp_path, gone):
+        plane.control.retention.finish()
+    assert plane.ports.retention is not None
+    assert plane.ports.retention.removed(9) == stuck
+    blobs_of(plane).down.clear()
+    while plane.ports.retention.removed(9):
+        plane.control.retention.finish()
+
+
+def test_a_batch_has_not_more_events_than_it_may_unless_one_has(
+    plane: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [ran(plane) for _ in range(3)]
+    each = plane.control.executions.count_events(ids[0])
+    for most, turns in ((2 * each, [ids[:2], ids[2:]]), (1, [[one] for one in ids])):
+        monkeypatch.setattr("app.services.retention.EVENTS", most)
+        found, after = [], 0
+        while (told := plane.control.retention.expired(ALL, after=after, limit=9)).members:
+            found.append([member.execution_id for member in told.members])
+            after = found[-1][-1]
+        assert found == turns
+
+
+def test_a_child_is_not_begun_of_one_that_went_meanwhile(
+    plane: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = ran(plane)
+    entry = plane.register(ONE, "below")
+    transaction = plane.ports.events.transaction
+
+    def late(ids: Any, **how: Any) -> Any:
+        monkeypatch.undo()
+        assert plane.control.retention.prune(ALL, batch=9).removed
+        return transaction(ids, **how)
+
+    monkeypatch.setattr(plane.ports.events, "transaction", late)
+    start = plane.control.executions.start
+    with pytest.raises(NotFoundError, match=f"no execution {parent} any more"):
+        start(catalog_id=entry.catalog_id, parent_execution_id=parent)
+    # One that nobody knows is taken as it is said.
+    assert start(catalog_id=entry.catalog_id, parent_execution_id=parent).execution_id
+
+
+def test_an_execution_that_goes_between_two_looks_is_one_that_never_was(
+    plane: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = ran(plane)
+    summary = plane.control.executions.get(gone)
+    assert plane.control.retention.prune(ALL, batch=9).removed
+    monkeypatch.setattr(plane.ports.events, "summary", lambda _: summary)
+    with pytest.raises(NotFoundError, match="any more"):
+        plane.control.intervention.rerun(gone)
+    assert Kinship(plane.ports.events).root(gone) == gone
 
 
 def test_the_sweeper_removes_a_batch_at_a_time_where_it_is_told_to(
@@ -404,6 +474,24 @@ def test_the_line_of_an_archive_holds_all_of_it(plane: Bench, tmp_path: Path) ->
     kinds = sorted(blob["ref"].split("/")[4] for blob in found["blobs"])
     assert kinds == ["artifact", "result"]
     assert "cb1" not in line.decode(), "tokens of keychains are not written out"
+
+
+def test_a_line_names_what_nothing_refers_to_any_more(plane: Bench) -> None:
+    execution_id = ran(plane)
+    place = Place(execution_id, "artifact/image/png/plot.png/0123")
+    blobs_of(plane).put(key_of(place), b"older")
+    found = json.loads(b"".join(plane.control.archives.line(execution_id)))
+    assert found["blobs"] == [{"ref": place.ref, "store": "disk", "size": 5}]
+
+
+def test_a_line_breaks_off_where_its_execution_goes_meanwhile(plane: Bench) -> None:
+    execution_id = ran(plane)
+    pieces = plane.control.archives.line(execution_id)
+    came = [next(pieces)]
+    assert plane.control.retention.prune(ALL, batch=9).removed
+    with pytest.raises(NotFoundError, match="while it was read"):
+        came += pieces
+    assert not b"".join(came).endswith(b"\n")
 
 
 def test_the_log_still_refuses_every_other_deletion(plane: Bench, pool: Database) -> None:
