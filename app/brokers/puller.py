@@ -280,8 +280,10 @@ class Puller:
             self._attach(self._bridge.client, patient=status != "503")
 
     def _end(self, delivery: Delivery, verdict: bytes) -> None:
-        if self._held.pop(delivery.seq, None) is not delivery:
+        if self._held.get(delivery.seq) is not delivery:
+            # It was given back, and may have come again: that one is not ours to end.
             return
+        del self._held[delivery.seq]
         self._tell(delivery, verdict)
         self._slots.release(delivery)
         if verdict in FINAL:
