@@ -2,7 +2,7 @@
 
 What a message costs, it costs whatever it asks for, so short iterations travel many at a time. Each
 remains a unit of work of its own in the log, is claimed and reported on its own, and is sent again
-alone where its message got lost. Slow ones must spread over all workers: a chunk takes no longer
+where its message got lost. Slow ones must spread over all workers: a chunk takes no longer
 than ``SLICE`` by what its loop's iterations took so far, and a worker gives back what it does not
 come to in that time.
 """
