@@ -70,6 +70,9 @@ class Outbox:
     def wake(self, execution_ids: Iterable[int], *, delay: float = 0.0) -> None:
         """Nobody sleeps here."""
 
+    def calm(self, execution_ids: Iterable[int]) -> None:
+        """Nobody wakes here."""
+
     def waited(self, queue: str) -> float:  # noqa: ARG002 (nothing waits)
         return 0.0
 

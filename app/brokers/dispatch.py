@@ -34,6 +34,13 @@ class Forgetful(Protocol):
 
 
 @runtime_checkable
+class Calming(Protocol):
+    """A broker that can drop the delayed messages of a key."""
+
+    def calm(self, queue_name: str, keys: Iterable[str]) -> None: ...
+
+
+@runtime_checkable
 class EnqueuesMany(Protocol):
     """A broker that stores many (message, delay in milliseconds) in one go."""
 
@@ -57,6 +64,11 @@ class DramatiqDispatcher:
         """
         wait = _milliseconds(delay)
         self._send([(_wake(execution_id), wait) for execution_id in dict.fromkeys(execution_ids)])
+
+    def calm(self, execution_ids: Iterable[int]) -> None:
+        """Drop the wakes of these that are not due yet, where the broker can; see ``Dispatcher``."""
+        if isinstance(self._broker, Calming):
+            self._broker.calm(ORCHESTRATE, map(str, execution_ids))
 
     def waited(self, queue: str) -> float:
         """Seconds that a message of *queue* has waited to be fetched, the longest; 0 where none waits.

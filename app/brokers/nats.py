@@ -133,6 +133,13 @@ class NatsBroker(Broker):
                 raise QueueJoinTimeout(f"{queue_name!r} still has {depth}")  # type: ignore[no-untyped-call]  # no types there
             time.sleep(JOIN_INTERVAL)
 
+    def calm(self, queue_name: str, keys: Iterable[str]) -> None:
+        """Drop the delayed messages of these keys of a coalescing queue, soon; returns at once.
+
+        What could not be dropped is delivered when it is due.
+        """
+        self.session.calm(queue_name, keys)
+
     def depth(self, queue_name: str) -> QueueDepth:
         """How many messages wait, are at work and are delayed. Costs by the number of delayed ones."""
         return self.session.depth(queue_name)
@@ -194,11 +201,12 @@ class NatsBroker(Broker):
             raise MessageTooLargeError(message.actor_name, len(data), self._max_bytes)
         queue = message.queue_name
         coalescing = queue in self._subjects.coalescing
-        target = self._subjects.target(queue, _key(message) if coalescing else "")
+        key = _key(message) if coalescing else ""
+        target = self._subjects.target(queue, key)
         unique = self.session.unique()
         if delay is not None and delay > 0:
             headers = {"Nats-Schedule": f"@at {_at(delay)}", "Nats-Schedule-Target": target}
-            return Parcel(self._subjects.delayed(queue, unique), data, headers)
+            return Parcel(self._subjects.delayed(queue, key, unique), data, headers)
         if coalescing:
             return Parcel(target, data)
         # Only so that a publish repeated over a broken connection is stored once. Never the message

@@ -10,11 +10,12 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
+import orjson
 from nats.aio.client import Client
 from nats.js import api
 from nats.js.errors import NotFoundError
 
-from app.brokers.bridge import Bridge
+from app.brokers.bridge import Bridge, Wire
 from app.brokers.examination import Examined, examine
 from app.brokers.publisher import Publisher
 from app.brokers.puller import Puller
@@ -96,6 +97,17 @@ class Session:
 
         self._ask(purge)
 
+    def calm(self, queue: str, keys: Iterable[str]) -> None:
+        """Drop the delayed messages of these keys of a coalescing queue; returns at once.
+
+        While there is no connection nothing is dropped.
+        """
+        subjects = self._streams.subjects
+        place = f"$JS.API.STREAM.PURGE.{subjects.stream(queue)}"
+        for key in keys:
+            wanted = orjson.dumps({"filter": f"{subjects.delayed(queue, key)}>"})
+            self.bridge.post(self.bridge.send, Wire(place, wanted))
+
     def depth(self, queue: str) -> QueueDepth:
         """Count the messages of *queue*. Lists the delayed ones, so it costs by their number."""
         subjects = self._streams.subjects
@@ -104,7 +116,7 @@ class Session:
             js = client.jetstream()
             info = await js.stream_info(subjects.stream(queue), subjects.everything(queue))
             counts = info.state.subjects or {}
-            at = subjects.delayed(queue, "")
+            at = subjects.delayed(queue)
             delayed = sum(count for name, count in counts.items() if name.startswith(at))
             stored = sum(counts.values()) - delayed
             try:

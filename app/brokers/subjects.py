@@ -28,8 +28,8 @@ class Subjects:
     """The names of one broker. *coalescing* holds the queues on which a key has one message at most.
 
     ``<prefix>.steps.<queue>.now`` and ``<prefix>.wakes.<queue>.now.<key>`` are delivered at once;
-    below ``.at.`` wait the delayed ones, each under a subject of its own, because a second schedule
-    on one subject would replace the first.
+    below ``.at.`` (``.at.<key>.``) wait the delayed ones, each under a subject of its own, because a
+    second schedule on one subject would replace the first.
     """
 
     prefix: str
@@ -66,8 +66,10 @@ class Subjects:
             return f"{self.root(queue)}.now.{token(key)}"
         return f"{self.root(queue)}.now"
 
-    def delayed(self, queue: str, unique: str) -> str:
-        """Where a delayed message waits."""
+    def delayed(self, queue: str, key: str = "", unique: str = "") -> str:
+        """Where a delayed message waits; without *unique* what all of the key, or queue, begin with."""
+        if queue in self.coalescing and key:
+            return f"{self.root(queue)}.at.{token(key)}.{unique}"
         return f"{self.root(queue)}.at.{unique}"
 
     def waiting(self, queue: str) -> str:

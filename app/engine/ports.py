@@ -57,7 +57,7 @@ class AttemptState:
     ``started_by`` the worker that claimed that newest attempt and ``started_key`` the idempotency
     key of its claim; ``fenced`` says the newest attempt failed, expired or was interrupted;
     ``ended`` is the type of the event that ended the key and ``ended_key`` its idempotency key.
-    ``scheduled_seq`` is the seq of the newest ``step.scheduled``.
+    ``scheduled_seq`` is the seq of the newest ``step.scheduled``, and ``scheduled`` its payload.
     """
 
     attempt: int = 0
@@ -68,6 +68,7 @@ class AttemptState:
     fenced: bool = False
     ended: str | None = None
     ended_key: str | None = None
+    scheduled: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 class ExecutionSummary(NamedTuple):
@@ -361,6 +362,11 @@ class Dispatcher(Protocol):
         """Ask for ``advance`` of these executions, now or after *delay* seconds.
 
         Many wakes of one that are due become one.
+        """
+
+    def calm(self, execution_ids: Iterable[int]) -> None:
+        """Drop the wakes of these that are not due yet, as they have ended. Raises nothing: what
+        stays comes when it is due, for nothing.
         """
 
     def waited(self, queue: str) -> float:

@@ -16,6 +16,7 @@ from app import failpoints
 from app.engine.children import Caller, CallName, Outcome, Target, ending
 from app.engine.decide import cancel, last_step
 from app.engine.events import ChildStarted, Event, StepKey
+from app.engine.language.tasks import PLAYBOOK
 from app.engine.ports import (
     Clock,
     Dispatcher,
@@ -117,12 +118,22 @@ class Family:
 
         Whoever cancels an execution cancels its children himself.
         """
+        if self._has_timers(state):
+            # A time limit of an hour would be kept by the broker for an hour after a short run.
+            self._dispatcher.calm([execution_id])
         if state.caller is not None and state.parent_execution_id is not None:
             self._tell(execution_id, state)
         if state.status == "failed":
             for child in state.children.values():
                 if child.waits:
                     self.cancel(child.execution_id, f"execution {execution_id} has ended")
+
+    def _has_timers(self, state: Execution) -> bool:
+        """Whether wakes for later may be left: of its own time limit, or of those of its children."""
+        steps = self._catalog.playbook(state.catalog_id).steps.values()
+        return state.deadline is not None or any(
+            task.kind == PLAYBOOK for step in steps for task in step.tasks
+        )
 
     def _tell(self, execution_id: int, state: Execution) -> None:
         assert state.caller is not None

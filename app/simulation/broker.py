@@ -74,6 +74,9 @@ class BrokerTwin:
             self._wake(execution_id, delay)
         self._published()
 
+    def calm(self, execution_ids: Iterable[int]) -> None:
+        """Nothing: to drop them is no promise, so all that is delayed comes."""
+
     def waited(self, queue: str) -> float:
         self._answer()
         waiting = [m for m in self._held.values() if m.queue == queue and not m.deliveries]

@@ -57,6 +57,9 @@ class Recorder:
     def wake(self, execution_ids: Iterable[int], *, delay: float = 0.0) -> None:
         self.woken.extend(execution_ids)
 
+    def calm(self, execution_ids: Iterable[int]) -> None:
+        pass
+
     def waited(self, queue: str) -> float:
         return 0.0
 

@@ -129,3 +129,19 @@ def test_delayed_wakes_of_one_key_all_come(
     with working(broker):
         broker.join("wakes", timeout=10_000)
     assert orchestrator.calls == [1, 1]
+
+
+def test_what_a_key_had_for_later_can_be_dropped(broker: NatsBroker, until: Until) -> None:
+    broker.enqueue_many([(wake(1), 60_000), (wake(1), 90_000), (wake(11), 60_000), (wake(1), None)])
+    assert broker.depth("wakes") == (1, 0, 3)
+    broker.calm("wakes", ["1", "7"])
+    until(lambda: broker.depth("wakes") == (1, 0, 1))
+
+
+def test_what_was_dropped_does_not_come(broker: NatsBroker, working: Working, until: Until) -> None:
+    orchestrator = Orchestrator(broker)
+    with working(broker):
+        broker.enqueue_many([(wake(1), 500), (wake(2), 1500)])
+        broker.calm("wakes", ["1"])
+        until(lambda: 2 in orchestrator.calls)
+    assert orchestrator.calls == [2]

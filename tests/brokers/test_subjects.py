@@ -32,7 +32,7 @@ def test_long_texts_are_hashed_and_stay_apart() -> None:
 def test_names_of_a_queue_of_steps() -> None:
     assert SUBJECTS.stream("a.b") == "callboard_STEPS"
     assert SUBJECTS.target("a.b", "ignored") == "callboard.steps.a=2Eb.now"
-    assert SUBJECTS.delayed("a.b", "7") == "callboard.steps.a=2Eb.at.7"
+    assert SUBJECTS.delayed("a.b", unique="7") == "callboard.steps.a=2Eb.at.7"
     assert SUBJECTS.waiting("a.b") == "callboard.steps.a=2Eb.now"
     assert SUBJECTS.everything("a.b") == "callboard.steps.a=2Eb.>"
     assert SUBJECTS.durable("a.b") == "a=2Eb"
@@ -41,5 +41,7 @@ def test_names_of_a_queue_of_steps() -> None:
 def test_names_of_a_coalescing_queue() -> None:
     assert SUBJECTS.stream("orchestrate") == "callboard_WAKES"
     assert SUBJECTS.target("orchestrate", "12.3") == "callboard.wakes.orchestrate.now.12=2E3"
-    assert SUBJECTS.delayed("orchestrate", "7") == "callboard.wakes.orchestrate.at.7"
+    assert SUBJECTS.delayed("orchestrate", "12.3", "7") == "callboard.wakes.orchestrate.at.12=2E3.7"
+    assert SUBJECTS.delayed("orchestrate", "12") == "callboard.wakes.orchestrate.at.12."
+    assert SUBJECTS.delayed("orchestrate") == "callboard.wakes.orchestrate.at."
     assert SUBJECTS.waiting("orchestrate") == "callboard.wakes.orchestrate.now.*"

@@ -35,6 +35,8 @@ class Recorder:
     wakes: list[int] = field(default_factory=list)
     #: The delayed ones of them, with their delay in seconds.
     later: list[tuple[int, float]] = field(default_factory=list)
+    #: The executions whose delayed wakes are of no use any more.
+    calmed: list[int] = field(default_factory=list)
     down: bool = False
     born: str = "monday"
     #: Seconds that the oldest message has waited.
@@ -49,6 +51,9 @@ class Recorder:
         ids = list(execution_ids)
         self.wakes.extend(ids)
         self.later.extend((execution_id, delay) for execution_id in ids if delay)
+
+    def calm(self, execution_ids: Iterable[int]) -> None:
+        self.calmed.extend(execution_ids)
 
     def waited(self, queue: str) -> float:
         return self.oldest

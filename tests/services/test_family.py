@@ -130,6 +130,23 @@ def test_a_parent_out_of_time_cancels_the_child_that_it_waits_for(bench: Bench) 
     assert status_of(bench, bench.children(parent)[0]) == "CANCELLED"
 
 
+@pytest.mark.parametrize("head", ["", "executor: {spec: {timeout: 60}}"])
+def test_after_the_end_no_time_limit_is_waited_for(bench: Bench, family: Family, head: str) -> None:
+    parent, child = family(head + PARENT)
+    bench.settle(child)
+    bench.settle(parent)
+    assert status_of(bench, parent) == "COMPLETED"
+    assert bench.dispatcher.calmed == [parent]
+
+
+def test_a_cancelled_execution_waits_for_no_time_limit(bench: Bench) -> None:
+    limited = bench.start("executor: {spec: {timeout: 60}}" + CHILD)
+    plain = bench.start(CHILD)
+    bench.control.executions.cancel(limited)
+    bench.control.executions.cancel(plain)
+    assert bench.dispatcher.calmed == [limited]
+
+
 def test_an_orphan_that_nobody_cancelled_is_cancelled_by_the_sweeper(
     bench: Bench, family: Family
 ) -> None:
