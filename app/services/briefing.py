@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 
 from app.engine.encoding import loads
-from app.engine.entry import UnknownEventError
+from app.engine.entry import UnknownEventError, event_from
 from app.engine.events import (
     ChildEnded,
     CtxUpdated,
@@ -47,10 +47,26 @@ SMALL_LOOP = 100
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """A claim that was granted, and the seq of the ``step.scheduled`` it is about."""
+    """A claim that was granted, and the payload of the ``step.scheduled`` it is about."""
 
     claim: PointerWire
-    scheduled_seq: int
+    payload: Mapping[str, Any]
+
+    @property
+    def scheduled(self) -> StepScheduled:
+        """What it is about. Raises ``UnknownEventError``."""
+        claim = self.claim
+        columns = {
+            "step": claim.step,
+            "visit": claim.visit,
+            "iteration": claim.iteration,
+            "attempt": claim.attempt,
+        }
+        found = event_from(
+            StepScheduled.type, columns, self.payload, execution_id=claim.execution_id
+        )
+        assert isinstance(found, StepScheduled)
+        return found
 
 
 class Briefing:
@@ -65,22 +81,13 @@ class Briefing:
     ) -> tuple[list[ClaimAnswer], dict[str, dict[str, Any]]]:
         """An answer per claim, in order, and the steps they are about."""
         granted = [claim for claim in claims if isinstance(claim, Granted)]
-        heads = self._reader.events(
-            (item.claim.execution_id, seq) for item in granted for seq in (1, item.scheduled_seq)
-        )
+        heads = self._reader.events((item.claim.execution_id, 1) for item in granted)
         steps: dict[str, dict[str, Any]] = {}
         answers = [
             self._answer(item, heads, steps) if isinstance(item, Granted) else item
             for item in claims
         ]
         return answers, steps
-
-    def scheduled(self, items: Sequence[Granted]) -> list[tuple[Granted, StepScheduled]]:
-        """Each of *items* with the event it is about."""
-        places = [(item.claim.execution_id, item.scheduled_seq) for item in items]
-        found = self._reader.events(places)
-        events = ((item, found[place]) for item, place in zip(items, places, strict=True))
-        return [(item, event) for item, event in events if isinstance(event, StepScheduled)]
 
     def value(self, place: Place, item: int | None = None) -> bytes:
         """What an answer refers to, as JSON. Raises ``MissingValueError``."""
@@ -112,9 +119,8 @@ class Briefing:
         steps: dict[str, dict[str, Any]],
     ) -> ClaimAnswer:
         execution_id = granted.claim.execution_id
-        started, scheduled = heads[execution_id, 1], heads[execution_id, granted.scheduled_seq]
+        started, scheduled = heads[execution_id, 1], granted.scheduled
         assert isinstance(started, ExecutionStarted)
-        assert isinstance(scheduled, StepScheduled)
         playbook = self._catalog.playbook(started.catalog_id)
         step = playbook.steps[scheduled.step]
         ref = f"{started.catalog_id}/{step.name}"

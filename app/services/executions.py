@@ -156,9 +156,10 @@ class Executions:
             for each in before:
                 if not tx.last_seq(each):
                     raise NotFoundError(f"there is no execution {each} any more")
-            tx.append(execution_id, [Draft(started, key)])
+            entries = tx.append(execution_id, [Draft(started, key)])
             failpoints.before("start.commit")
         failpoints.after("start.commit")
+        self._reader.remember(entries)
         self._wake(execution_id)
         if started.deadline is not None:
             self._wake(execution_id, delay=started.deadline - self._clock())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import orjson
 
 from app.engine import encoding
 from app.engine.entry import event_from, payload_of
@@ -66,6 +68,10 @@ class Row(NamedTuple):
     duration_ms: float | None
     idempotency_key: str | None
     payload: str
+
+    def encodable(self) -> dict[str, Any]:
+        """Itself for ``orjson``, by column."""
+        return {**self._asdict(), "payload": orjson.Fragment(self.payload)}
 
 
 def row_of(seq: int, draft: Draft) -> Row:

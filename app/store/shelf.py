@@ -272,18 +272,20 @@ def attempt_state(events: Sequence[Stored]) -> AttemptState:
         default=None,
     )
     attempt = 0 if scheduled is None else scheduled.attempt or 0
+    payload = {} if scheduled is None else encoding.loads(scheduled.payload)
     newest = [row for row in rows if row.attempt == attempt and scheduled is not None]
     started = next((row for row in newest if row.type == "step.started"), None)
     ended = next((row for row in rows if row.type in STEP_ENDS), None)
     return AttemptState(
         attempt=attempt,
-        queue="" if scheduled is None else encoding.loads(scheduled.payload)["queue"],
+        queue=payload.get("queue", ""),
         scheduled_seq=0 if scheduled is None else scheduled.seq,
         started_by=None if started is None else started.worker,
         started_key=None if started is None else started.idempotency_key,
         fenced=any(row.type in FENCES for row in newest),
         ended=None if ended is None else ended.type,
         ended_key=None if ended is None else ended.idempotency_key,
+        scheduled=payload,
     )
 
 

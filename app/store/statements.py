@@ -45,21 +45,17 @@ LEFT JOIN LATERAL (
 ) x ON true
 """
 
-# One array per column: one plan and few parameters, whatever the number of rows. Binary (%b), as
-# JSON inside a text array would be quoted a second time.
+# One parameter, whatever the number of rows: to encode it costs half of what an array per column
+# does. Its keys are the fields of ``rows.Row`` and the columns before them.
 INSERT = """
 INSERT INTO noetl.event (
     execution_id, catalog_id, parent_execution_id, seq, type, step, visit, iteration, attempt,
     worker, status, error, duration_ms, idempotency_key, payload
 )
-SELECT r.execution_id, r.catalog_id, r.parent_execution_id, r.seq, r.type, r.step, r.visit,
-    r.iteration, r.attempt, r.worker, r.status, r.error, r.duration_ms, r.idempotency_key,
-    r.payload::jsonb
-FROM unnest(%b::bigint[], %b::bigint[], %b::bigint[], %b::int[], %b::text[], %b::text[],
-    %b::int[], %b::int[], %b::int[], %b::text[], %b::text[], %b::text[], %b::float8[], %b::text[],
-    %b::text[])
-    AS r(execution_id, catalog_id, parent_execution_id, seq, type, step, visit, iteration, attempt,
-        worker, status, error, duration_ms, idempotency_key, payload)
+SELECT r.* FROM json_to_recordset(%s::json) AS r(
+    execution_id bigint, catalog_id bigint, parent_execution_id bigint, seq int, type text,
+    step text, visit int, iteration int, attempt int, worker text, status text, error text,
+    duration_ms float8, idempotency_key text, payload jsonb)
 """
 
 OPEN_EXECUTION = """
@@ -119,12 +115,13 @@ _KEY = """e.execution_id = k.execution_id AND e.step = k.step
       AND e.visit = k.visit AND e.iteration = k.iteration"""
 
 ATTEMPTS = f"""
-SELECT s.attempt, s.queue, s.seq, t.worker, t.idempotency_key, f.attempt IS NOT NULL,
+SELECT s.attempt, s.payload, s.seq, t.worker, t.idempotency_key, f.attempt IS NOT NULL,
     d.type, d.idempotency_key
-FROM unnest(%s::bigint[], %s::text[], %s::int[], %s::int[]) WITH ORDINALITY
+FROM ROWS FROM (json_to_recordset(%s::json)
+    AS (execution_id bigint, step text, visit int, iteration int)) WITH ORDINALITY
     AS k(execution_id, step, visit, iteration, position)
 LEFT JOIN LATERAL (
-    SELECT e.attempt, e.payload ->> 'queue' AS queue, e.seq FROM noetl.event e
+    SELECT e.attempt, e.payload, e.seq FROM noetl.event e
     WHERE {_KEY} AND e.type = 'step.scheduled'
     ORDER BY e.attempt DESC LIMIT 1
 ) s ON true

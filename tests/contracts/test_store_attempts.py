@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from app.engine.entry import payload_of
 from app.engine.events import (
     AttemptExpired,
     AttemptFailed,
@@ -134,6 +135,16 @@ def test_attempts_of_other_keys_are_not_mixed_in(log: EventLog, other: StepKey) 
     assert state(log, other) == AttemptState()
     with log.transaction([2]) as tx:
         assert tx.attempts([(2, KEY)]) == {(2, KEY): AttemptState()}
+
+
+def test_an_attempt_comes_with_what_it_was_scheduled_as(log: EventLog) -> None:
+    again = replace(scheduled(2), reads={"b": 1}, not_before=7.5)
+    append(log, 1, STARTED, scheduled(), CLAIM, FAILED, again)
+    (entry,) = log.entries([(1, 5)]).values()
+    assert entry.event == again
+    found = state(log)
+    assert found.scheduled == payload_of(entry.event)
+    assert not state(log, StepKey("other")).scheduled
 
 
 def test_attempts_of_many_keys_and_executions_in_one_call(log: EventLog) -> None:
