@@ -28,6 +28,7 @@ from app.engine.names import Origin, scope_key
 from app.engine.outgoing import Outgoing
 from app.engine.playbook import Arc, Playbook, Step
 from app.engine.state import Execution, StepState
+from app.engine.templates.scope import Scope
 from app.engine.templates.template import holds, render
 from app.engine.values import Values
 from app.errors import TemplateError
@@ -143,12 +144,16 @@ class _Turn(Outgoing):
         failed = state.status == "failed"
         if step.set and state.status == "done":
             self.update_ctx(step, [step.set])
-        scope = self.names.after(step)
+        scope: Scope | None = None
         matched: list[Arc] = []
         for arc in step.arcs:
             if matched and not step.inclusive:
                 break
-            if (arc.names_failure or not failed) and holds(arc.when, scope):
+            if failed and not arc.names_failure:
+                continue
+            if arc.when is not None and scope is None:
+                scope = self.names.after(step)
+            if scope is None or holds(arc.when, scope):
                 matched.append(arc)
         if failed and not matched:
             return None

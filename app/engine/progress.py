@@ -7,11 +7,13 @@ ten and of ten thousand.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+from app.engine.changing import changed
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)  # no slots: see ``changed``
 class FrameState:
     """Rows that one claim gave and that have not all ended. Indices count from ``start``.
 
@@ -29,7 +31,7 @@ class FrameState:
         return self.start <= index < self.start + self.size
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CursorState:
     """What a cursor does. ``claims`` counts its claims, ``claiming`` says that one is out.
 
@@ -53,7 +55,7 @@ class CursorState:
         return self.drained and not self.frames and not self.claiming
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LoopState:
     """Progress of one entry into a loop. ``ended_bits`` has a bit per index that ended.
 
@@ -113,14 +115,14 @@ class LoopState:
     # ------------------------------------------------------------------ what happened
     def scheduled(self, index: int) -> LoopState:
         if self.cursor is None:
-            return replace(self, next=max(self.next, index + 1))
+            return changed(self, next=max(self.next, index + 1))
         frames = tuple(
-            replace(frame, next=max(frame.next, index - frame.start + 1))
+            changed(frame, next=max(frame.next, index - frame.start + 1))
             if frame.holds(index)
             else frame
             for frame in self.cursor.frames
         )
-        return replace(self, cursor=replace(self.cursor, frames=frames))
+        return changed(self, cursor=changed(self.cursor, frames=frames))
 
     def finished(self, index: int, error: Mapping[str, Any] | None) -> LoopState:
         """Iteration *index* ended, perhaps without having begun; no change where it had ended before."""
@@ -129,12 +131,12 @@ class LoopState:
             cursor = _row_ended(after.cursor, index)
             if cursor is after.cursor:
                 return self
-            after = replace(after, cursor=cursor)
+            after = changed(after, cursor=cursor)
         elif self.ended_bits >> index & 1:
             return self
         else:
-            after = replace(after, ended_bits=self.ended_bits | 1 << index)
-        return replace(
+            after = changed(after, ended_bits=self.ended_bits | 1 << index)
+        return changed(
             after,
             ended=self.ended + 1,
             failed=self.failed + (error is not None),
@@ -143,33 +145,33 @@ class LoopState:
 
     def claim_scheduled(self, number: int) -> LoopState:
         assert self.cursor is not None
-        cursor = replace(
+        cursor = changed(
             self.cursor,
             claims=max(self.cursor.claims, number + 1),
             claiming=True,
             claimed_with_frames=bool(self.cursor.frames),
         )
-        return replace(self, cursor=cursor)
+        return changed(self, cursor=cursor)
 
     def claim_finished(self, seq: int, error: Mapping[str, Any] | None) -> LoopState:
         """A claim ended: its rows are in the event at *seq*, or it failed and no other follows."""
         assert self.cursor is not None
         if error is None:
-            return replace(self, cursor=replace(self.cursor, claiming=False, claimed_seq=seq))
-        cursor = replace(self.cursor, claiming=False, claimed_seq=0, drained=True)
-        return replace(self, cursor=cursor, first_error=self.first_error or error)
+            return changed(self, cursor=changed(self.cursor, claiming=False, claimed_seq=seq))
+        cursor = changed(self.cursor, claiming=False, claimed_seq=0, drained=True)
+        return changed(self, cursor=cursor, first_error=self.first_error or error)
 
     def frame_opened(self, seq: int, rows: int) -> LoopState:
         assert self.cursor is not None
-        cursor = replace(self.cursor, claimed_seq=0)
+        cursor = changed(self.cursor, claimed_seq=0)
         if not rows:
             idle = bool(cursor.frames)
             drained = not idle and not cursor.claimed_with_frames
-            return replace(self, cursor=replace(cursor, idle=idle, drained=drained))
+            return changed(self, cursor=changed(cursor, idle=idle, drained=drained))
         size = rows if cursor.by_row else 1
         frame = FrameState(self.size, size, seq)
         frames = (*cursor.frames, frame)
-        return replace(self, size=self.size + size, cursor=replace(cursor, frames=frames))
+        return changed(self, size=self.size + size, cursor=changed(cursor, frames=frames))
 
 
 def _row_ended(cursor: CursorState, index: int) -> CursorState:
@@ -181,10 +183,10 @@ def _row_ended(cursor: CursorState, index: int) -> CursorState:
             frames.append(frame)
             continue
         found = True
-        frame = replace(frame, ended=frame.ended + 1, ended_bits=frame.ended_bits | 1 << place)  # noqa: PLW2901 (the same frame, moved on)
+        frame = changed(frame, ended=frame.ended + 1, ended_bits=frame.ended_bits | 1 << place)  # noqa: PLW2901 (the same frame, moved on)
         if frame.ended < frame.size:
             frames.append(frame)
     if not found:
         return cursor
     closed = len(frames) < len(cursor.frames)
-    return replace(cursor, frames=tuple(frames), idle=cursor.idle and not closed)
+    return changed(cursor, frames=tuple(frames), idle=cursor.idle and not closed)

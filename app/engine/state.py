@@ -7,9 +7,10 @@ small whatever flows through an execution.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, assert_never
 
+from app.engine.changing import changed
 from app.engine.children import Caller
 from app.engine.entry import Entry
 from app.engine.events import (
@@ -47,7 +48,7 @@ from app.engine.progress import CursorState, LoopState
 V = TypeVar("V")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: see ``changed``
 class StepState:
     """The newest visit of a step: ``status`` is waiting, running, done, failed, skipped or cancelled.
 
@@ -100,7 +101,7 @@ class Resume:
     child_seq: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Execution:
     """Everything ``decide`` knows. ``version`` is the seq of the last folded event.
 
@@ -156,10 +157,10 @@ def replay(entries: Iterable[Entry], state: Execution = NEW) -> Execution:
 
 def evolve(state: Execution, event: Event, seq: int) -> Execution:  # noqa: C901, PLR0911, PLR0912 (one case per event type)
     """Return the state after *event*. Decides nothing: the log already did."""
-    state = replace(state, version=seq)
+    state = changed(state, version=seq)
     match event:
         case ExecutionStarted():
-            return replace(
+            return changed(
                 state,
                 status="running",
                 catalog_id=event.catalog_id,
@@ -173,9 +174,9 @@ def evolve(state: Execution, event: Event, seq: int) -> Execution:  # noqa: C901
                 redo=frozenset(event.redo or ()),
             )
         case ExecutionPaused():
-            return replace(state, paused=True)
+            return changed(state, paused=True)
         case ExecutionResumed():
-            return replace(state, paused=False)
+            return changed(state, paused=False)
         case StepScheduled():
             return _scheduled(state, event)
         case LoopStarted():
@@ -194,31 +195,31 @@ def evolve(state: Execution, event: Event, seq: int) -> Execution:  # noqa: C901
             return _child_ended(state, event, seq)
         case AttemptExpired():
             lost = state.lost.get(event.key, 0) + 1
-            state = replace(state, lost={**state.lost, event.key: lost})
+            state = changed(state, lost={**state.lost, event.key: lost})
             return _due(state, event.key, event.attempt)
         case AttemptFailed():
             tries = state.tries.get(event.key, 0) + 1
-            state = replace(state, tries={**state.tries, event.key: tries})
+            state = changed(state, tries={**state.tries, event.key: tries})
             return _due(state, event.key, event.attempt, event.retry_at)
         case AttemptInterrupted():
             return _due(state, event.key, event.attempt)
         case StepSkipped():
             return _skipped(state, event, seq)
         case StepCancelled():
-            step = replace(
+            step = changed(
                 state.step(event.step), visit=event.visit, status="cancelled", ended_seq=seq
             )
-            return _put(replace(state, running=state.running - {event.step}), event.step, step)
+            return _put(changed(state, running=state.running - {event.step}), event.step, step)
         case StepRouted():
             return _routed(state, event)
         case CtxUpdated():
-            return replace(state, ctx={**state.ctx, **dict.fromkeys(event.values, seq)})
+            return changed(state, ctx={**state.ctx, **dict.fromkeys(event.values, seq)})
         case ExecutionCompleted():
-            return replace(state, status="completed")
+            return changed(state, status="completed")
         case ExecutionFailed():
-            return replace(state, status="failed", error=event.error)
+            return changed(state, status="failed", error=event.error)
         case ExecutionCancelled():
-            return replace(state, status="cancelled")
+            return changed(state, status="cancelled")
         case StepStarted() | AttemptLate():
             return state
         case _:
@@ -226,13 +227,13 @@ def evolve(state: Execution, event: Event, seq: int) -> Execution:  # noqa: C901
 
 
 def _put(state: Execution, name: str, step: StepState) -> Execution:
-    return replace(state, steps={**state.steps, name: step})
+    return changed(state, steps={**state.steps, name: step})
 
 
 def _with_loop(state: Execution, name: str, change: Callable[[LoopState], LoopState]) -> Execution:
     step = state.step(name)
     assert step.loop is not None
-    return _put(state, name, replace(step, loop=change(step.loop)))
+    return _put(state, name, changed(step, loop=change(step.loop)))
 
 
 def _frame_opened(state: Execution, event: FrameOpened) -> Execution:
@@ -246,7 +247,7 @@ def _frame_opened(state: Execution, event: FrameOpened) -> Execution:
 
 def _scheduled(state: Execution, event: StepScheduled) -> Execution:
     if state.due:
-        state = replace(state, due=tuple(due for due in state.due if due.key != event.key))
+        state = changed(state, due=tuple(due for due in state.due if due.key != event.key))
     return _began(state, event)
 
 
@@ -262,23 +263,23 @@ def _began(state: Execution, event: StepScheduled | ChildStarted) -> Execution:
     step = state.step(event.step)
     # An attempt after the first names no source: what began the visit did so once.
     source = step.source if event.source is None else (event.source, event.source_visit)
-    step = replace(step, visit=event.visit, attempt=event.attempt, source=source, loop=None)
+    step = changed(step, visit=event.visit, attempt=event.attempt, source=source, loop=None)
     return _entered(state, event.step, step)
 
 
 def _parked(state: Execution, event: StepParked, seq: int) -> Execution:
-    state = replace(state, resumes={**state.resumes, event.key: Resume(seq)})
+    state = changed(state, resumes={**state.resumes, event.key: Resume(seq)})
     if event.call is None:
         return _due(state, event.key, event.attempt, event.resume_at)
-    return replace(state, calls={**state.calls, event.key: seq})
+    return changed(state, calls={**state.calls, event.key: seq})
 
 
 def _child_started(state: Execution, event: ChildStarted) -> Execution:
     caller = Caller(*event.key, event.attempt, event.returns or "", event.resumes, event.fails)
     child = Child(event.child_execution_id, event.path, caller, event.waits, event.deadline)
-    state = replace(state, children={**state.children, event.key: child})
+    state = changed(state, children={**state.children, event.key: child})
     if event.resumes:
-        return replace(state, calls=_without(state.calls, event.key))
+        return changed(state, calls=_without(state.calls, event.key))
     return _began(state, event)
 
 
@@ -286,14 +287,14 @@ def _child_ended(state: Execution, event: ChildEnded, seq: int) -> Execution:
     parked = state.resumes.get(event.key)
     if event.key not in state.calls and event.key not in state.children:
         return state  # nobody waits for it any more
-    state = replace(
+    state = changed(
         state,
         calls=_without(state.calls, event.key),
         children=_without(state.children, event.key),
     )
     if parked is None:
         return state
-    state = replace(state, resumes={**state.resumes, event.key: replace(parked, child_seq=seq)})
+    state = changed(state, resumes={**state.resumes, event.key: Resume(parked.parked_seq, seq)})
     return _due(state, event.key, event.attempt)
 
 
@@ -301,7 +302,7 @@ def _loop_started(state: Execution, event: LoopStarted, seq: int) -> Execution:
     state = _mark_routed(state, event.source, event.source_visit)
     loop = LoopState(event.size, event.window, seq, cursor=_cursor(event.frame))
     source = None if event.source is None else (event.source, event.source_visit)
-    step = replace(state.step(event.step), visit=event.visit, source=source, loop=loop)
+    step = changed(state.step(event.step), visit=event.visit, source=source, loop=loop)
     return _entered(state, event.step, step)
 
 
@@ -312,8 +313,8 @@ def _cursor(frame: Mapping[str, Any] | None) -> CursorState | None:
 
 
 def _entered(state: Execution, name: str, step: StepState) -> Execution:
-    step = replace(step, status="running", routed=False, ended_seq=0, tokens=(), error=None)
-    state = replace(
+    step = changed(step, status="running", routed=False, ended_seq=0, tokens=(), error=None)
+    state = changed(
         state,
         running=state.running | {name},
         waiting=state.waiting - {name},
@@ -324,8 +325,8 @@ def _entered(state: Execution, name: str, step: StepState) -> Execution:
 
 def _ended(state: Execution, event: StepDone | StepFailed, seq: int) -> Execution:
     if event.ctx:
-        state = replace(state, ctx={**state.ctx, **dict.fromkeys(event.ctx, seq)})
-    state = replace(
+        state = changed(state, ctx={**state.ctx, **dict.fromkeys(event.ctx, seq)})
+    state = changed(
         state,
         due=tuple(due for due in state.due if due.key != event.key),
         lost=_without(state.lost, event.key),
@@ -338,7 +339,7 @@ def _ended(state: Execution, event: StepDone | StepFailed, seq: int) -> Executio
     failed = isinstance(event, StepFailed)
     if event.iteration != NO_LOOP:
         return _put(state, event.step, _iteration_ended(step, event, seq))
-    step = replace(
+    step = changed(
         step,
         visit=event.visit,
         status="failed" if failed else "done",
@@ -359,13 +360,13 @@ def _iteration_ended(step: StepState, event: StepDone | StepFailed, seq: int) ->
         return step
     error = event.error if isinstance(event, StepFailed) else None
     if event.key.is_claim:
-        return replace(step, loop=loop.claim_finished(seq, error))
-    return replace(step, loop=loop.finished(event.iteration, error))
+        return changed(step, loop=loop.claim_finished(seq, error))
+    return changed(step, loop=loop.finished(event.iteration, error))
 
 
 def _loop_done(state: Execution, event: LoopDone, seq: int) -> Execution:
     status = "failed" if event.error else "done"
-    step = replace(
+    step = changed(
         state.step(event.step),
         status=status,
         ended_seq=seq,
@@ -377,7 +378,7 @@ def _loop_done(state: Execution, event: LoopDone, seq: int) -> Execution:
 
 
 def _finished(state: Execution, name: str, step: StepState) -> Execution:
-    state = replace(
+    state = changed(
         state,
         running=state.running - {name},
         waiting=state.waiting - {name},
@@ -389,7 +390,7 @@ def _finished(state: Execution, name: str, step: StepState) -> Execution:
 def _due(
     state: Execution, key: StepKey, attempt: int, not_before: float | None = None
 ) -> Execution:
-    return replace(
+    return changed(
         state,
         due=(*(due for due in state.due if due.key != key), Due(key, attempt + 1, not_before)),
     )
@@ -397,7 +398,7 @@ def _due(
 
 def _skipped(state: Execution, event: StepSkipped, seq: int) -> Execution:
     state = _mark_routed(state, event.source, event.source_visit)
-    step = replace(
+    step = changed(
         state.step(event.step),
         visit=event.visit,
         status="skipped",
@@ -409,18 +410,18 @@ def _skipped(state: Execution, event: StepSkipped, seq: int) -> Execution:
     )
     if event.walks_on:
         return _finished(state, event.step, step)
-    return _put(replace(state, waiting=state.waiting - {event.step}), event.step, step)
+    return _put(changed(state, waiting=state.waiting - {event.step}), event.step, step)
 
 
 def _routed(state: Execution, event: StepRouted) -> Execution:
     state = _mark_routed(state, event.step, event.visit)
     for target in event.waiting:
         step = state.step(target)
-        state = _put(state, target, replace(step, tokens=(*step.tokens, (event.step, event.visit))))
-    state = replace(state, waiting=state.waiting | set(event.waiting))
+        state = _put(state, target, changed(step, tokens=(*step.tokens, (event.step, event.visit))))
+    state = changed(state, waiting=state.waiting | set(event.waiting))
     if event.handled:
         return state
-    return replace(state, failed=(*state.failed, event.step), error=state.error or event.error)
+    return changed(state, failed=(*state.failed, event.step), error=state.error or event.error)
 
 
 def _mark_routed(state: Execution, source: str | None, visit: int) -> Execution:
@@ -429,8 +430,8 @@ def _mark_routed(state: Execution, source: str | None, visit: int) -> Execution:
     step = state.step(source)
     if step.visit != visit or step.routed:
         return state
-    state = replace(state, unrouted=tuple(name for name in state.unrouted if name != source))
-    return _put(state, source, replace(step, routed=True))
+    state = changed(state, unrouted=tuple(name for name in state.unrouted if name != source))
+    return _put(state, source, changed(step, routed=True))
 
 
 def _without(values: Mapping[StepKey, V], key: StepKey) -> Mapping[StepKey, V]:
