@@ -164,7 +164,7 @@ def test_the_longest_waiting_give_way(context: Context, warm: Warm) -> None:
 
 
 def test_none_waits_for_ever(loop: Context, warm: Warm, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.tools.child.warm.PATIENCE", 0.05)
+    monkeypatch.setattr("app.tools.child.warm.IDLE", 0.05)
     pid = run(loop, PID)
     wait_until(lambda: not Path(f"/proc/{pid}").exists())
     assert len(warm) == 0

@@ -50,7 +50,8 @@ _YOUNG = 60.0
 
 
 class Spare(NamedTuple):
-    """A waiting child. Its descriptors (job, stdout, stderr, status) belong to who takes it."""
+    """A waiting child. Its descriptors (job, stdout, stderr, status) belong to who takes it, and
+    reading or writing them waits for nothing."""
 
     zygote: Zygote
     pid: int
@@ -150,6 +151,8 @@ class Zygote:
                 retryable=True,
             )
         job, out, err, status = fds
+        for fd in fds:
+            os.set_blocking(fd, False)
         return Spare(self, pid, (job, out, err, status))
 
     def replenish(self) -> None:

@@ -161,6 +161,8 @@ class _Child:
         self.stopped: str | None = None
         self.lost = False
         self.untaken = False
+        #: Whether the poll looks for room for the rest of the job.
+        self.is_sending = False
         limit = context.settings.output_bytes
         self.stdout = Capture("stdout", limit, context.log)
         self.stderr = Capture("stderr", limit, context.log)
@@ -176,7 +178,6 @@ class _Child:
         """None where the child died before it took its job, so that nothing has run."""
         try:
             for fd in self.feeds:
-                os.set_blocking(fd, False)
                 self.poll.register(fd, select.POLLIN)
             self._send()
             while not (self.lost or self.wait_status is not None or self._is_answered()):
@@ -233,7 +234,8 @@ class _Child:
         except OSError:
             self.outbox = memoryview(b"")
             self.untaken = True  # the child is gone; its status follows
-        if self.job in self.feeds:
+        if self.job in self.feeds and bool(self.outbox) != self.is_sending:
+            self.is_sending = bool(self.outbox)
             self.poll.modify(self.job, select.POLLIN | (select.POLLOUT if self.outbox else 0))
 
     def _take_answer(self, data: bytes) -> None:

@@ -14,10 +14,10 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
-from app.tools.child.launcher import Spare, has_ended
+from app.tools.child.launcher import Spare
 
-#: Seconds that a child waits.
-PATIENCE = 10.0
+#: Seconds that a child waits for its next run.
+IDLE = 10.0
 #: Runs after which a child ends: what a program leaves where nobody looks does not pile up for ever.
 RUNS = 1_000
 
@@ -51,17 +51,17 @@ class Warm:
         return Lodge(self, step, knows) if self._most else None
 
     def take(self, key: Hashable) -> Spare | None:
-        """A living child that waits under *key*, the last that came; None where there is none."""
-        while True:
-            with self._changed:
-                found = next((g for g in reversed(self._guests.values()) if g.key == key), None)
-                if found is None:
-                    return None
-                del self._guests[found.spare.pid]
-                self._runs[found.spare.pid] = found.runs
-            if not has_ended(found.spare):
-                return found.spare
-            self._let_go([found])
+        """A child that waits under *key*, the last that came; None where there is none.
+
+        It may have ended meanwhile: then it takes no job.
+        """
+        with self._changed:
+            found = next((g for g in reversed(self._guests.values()) if g.key == key), None)
+            if found is None:
+                return None
+            del self._guests[found.spare.pid]
+            self._runs[found.spare.pid] = found.runs
+            return found.spare
 
     def keep(self, key: Hashable, spare: Spare) -> None:
         """Have *spare* wait under *key*."""
@@ -106,7 +106,7 @@ class Warm:
                 if oldest is None:
                     self._watch = None
                     return
-                left = oldest.since + PATIENCE - time.monotonic()
+                left = oldest.since + IDLE - time.monotonic()
                 if left > 0:
                     self._changed.wait(left)
                     continue
