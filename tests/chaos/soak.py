@@ -73,6 +73,8 @@ class Soaked:
     judged: bool
     growths: Sequence[Growth]
     violations: Sequence[Violation]
+    #: What was measured, (seconds, value) by "what of whom": for whoever wonders about a slope.
+    series: Mapping[str, Sequence[Point]]
 
     @property
     def ok(self) -> bool:
@@ -114,7 +116,8 @@ def run(options: Options, home: Path) -> Soaked:
     judged = options.seconds >= JUDGED
     growths = growths_of(gauges.series, after=0.0)
     violations += leaks(growths, judged=judged)
-    return Soaked(options.seconds, len(load.accepted), faults, judged, growths, violations)
+    series = {f"{what} of {of}": points for (what, of), points in gauges.series.items()}
+    return Soaked(options.seconds, len(load.accepted), faults, judged, growths, violations, series)
 
 
 def _warming(options: Options) -> Options:
