@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from app.processes import Stop, main, settle, signs
+from app.processes import Stop, keep_memory_flat, main, signs
 from app.settings import Settings, process_name
 
 log = structlog.get_logger(__name__)
@@ -42,7 +42,7 @@ def run(settings: Settings) -> None:
         worker.start()
         heartbeat.start()
         log.info("orchestrator.started", name=name, threads=settings.orchestrator_threads)
-        settle()
+        keep_memory_flat()
         stop.wait()
         worker.stop(timeout=int(settings.grace * 1000))
         heartbeat.stop()

@@ -66,7 +66,7 @@ def signs(**more: Any) -> dict[str, Any]:
     }
 
 
-def settle() -> None:
+def keep_memory_flat() -> None:
     """To be called when a process is about to begin its work: all that it has made so far stays.
 
     The collector of cycles would look at it over and over again, and it comes more often than

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from app.errors import CallboardError
-from app.processes import Stop, main, settle, signs
+from app.processes import Stop, keep_memory_flat, main, signs
 from app.settings import Settings, process_name
 from app.wire import Beat
 from app.wiring import Plane, control_plane
@@ -109,7 +109,7 @@ def run(settings: Settings) -> None:
             )
         scheduler.start()
         log.info("scheduler.started", name=name)
-        settle()
+        keep_memory_flat()
         stop.wait()
         scheduler.shutdown(wait=True)
         duties.leave()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from app.errors import StartupError, UnavailableError
-from app.processes import Stop, main, settle, signs
+from app.processes import Stop, keep_memory_flat, main, signs
 from app.settings import Settings, check_exposure, process_name
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def run(settings: Settings, *, init_db: bool = False) -> None:
         )
         heartbeat.start()
         log.info("server.started", url=settings.url)
-        settle()
+        keep_memory_flat()
         _serve(settings, app, listener, stop)
         heartbeat.stop()
         plane.control.presence.leave("server_api", name)

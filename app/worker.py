@@ -6,7 +6,7 @@ import threading
 
 import structlog
 
-from app.processes import Stop, main, settle, signs
+from app.processes import Stop, keep_memory_flat, main, signs
 from app.settings import Settings, process_name, secret_variables
 
 log = structlog.get_logger(__name__)
@@ -57,7 +57,7 @@ def run(settings: Settings) -> None:
         queues=queues,
         threads=settings.worker_threads,
     )
-    settle()
+    keep_memory_flat()
     stop.wait()
     runner.begin_shutdown()
     # Steps get the grace period; what still runs then is stopped and given back.

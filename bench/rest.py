@@ -6,6 +6,8 @@ import time
 
 import psycopg
 
+from bench.sides import FailedRunError
+
 #: Statements of others that take longer than a poll or a heartbeat does.
 _AT_WORK = """
 SELECT count(*) FROM pg_stat_activity
@@ -18,7 +20,7 @@ LOOKS, PAUSE = 25, 0.02
 PATIENCE = 120.0
 
 
-class RestlessError(Exception):
+class RestlessError(FailedRunError):
     """Somebody keeps the database at work, so no round can be measured."""
 
 

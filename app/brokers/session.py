@@ -100,9 +100,11 @@ class Session:
     def calm(self, queue: str, keys: Iterable[str]) -> None:
         """Drop the delayed messages of these keys of a coalescing queue; returns at once.
 
-        While there is no connection nothing is dropped.
+        While there is no connection nothing is dropped. Raises ``ValueError`` for another queue.
         """
         subjects = self._streams.subjects
+        if queue not in subjects.coalescing:
+            raise ValueError(f"the messages of queue {queue!r} have no keys")
         place = f"$JS.API.STREAM.PURGE.{subjects.stream(queue)}"
         for key in keys:
             wanted = orjson.dumps({"filter": f"{subjects.delayed(queue, key)}>"})

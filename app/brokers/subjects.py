@@ -66,9 +66,9 @@ class Subjects:
             return f"{self.root(queue)}.now.{token(key)}"
         return f"{self.root(queue)}.now"
 
-    def delayed(self, queue: str, key: str = "", unique: str = "") -> str:
+    def delayed(self, queue: str, key: str | None = None, unique: str = "") -> str:
         """Where a delayed message waits; without *unique* what all of the key, or queue, begin with."""
-        if queue in self.coalescing and key:
+        if queue in self.coalescing and key is not None:
             return f"{self.root(queue)}.at.{token(key)}.{unique}"
         return f"{self.root(queue)}.at.{unique}"
 

@@ -47,9 +47,10 @@ SMALL_LOOP = 100
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """A claim that was granted, and the payload of the ``step.scheduled`` it is about."""
+    """A claim that was granted, and the seq and payload of the ``step.scheduled`` it is about."""
 
     claim: PointerWire
+    seq: int
     payload: Mapping[str, Any]
 
     @property
@@ -57,6 +58,7 @@ class Granted:
         """What it is about. Raises ``UnknownEventError``."""
         claim = self.claim
         columns = {
+            "seq": self.seq,
             "step": claim.step,
             "visit": claim.visit,
             "iteration": claim.iteration,

@@ -156,13 +156,13 @@ class Executions:
             for each in before:
                 if not tx.last_seq(each):
                     raise NotFoundError(f"there is no execution {each} any more")
-            entries = tx.append(execution_id, [Draft(started, key)])
+            tx.append(execution_id, [Draft(started, key)])
             failpoints.before("start.commit")
         failpoints.after("start.commit")
-        self._reader.remember(entries)
-        self._wake(execution_id)
         if started.deadline is not None:
+            # First: what ends at once has it dropped again.
             self._wake(execution_id, delay=started.deadline - self._clock())
+        self._wake(execution_id)
 
     def _started_under(
         self, key: str | None, path: str | None, catalog_id: int | None

@@ -114,26 +114,30 @@ class Family:
 
     # ------------------------------------------------------------------ ending
     def settle(self, execution_id: int, state: Execution) -> None:
-        """After the end of *execution_id*: tell who waits for it, cancel what it waited for.
+        """After the end of *execution_id*: tell who waits for it, cancel what it waited for, and drop
+        its wakes for later.
 
         Whoever cancels an execution cancels its children himself.
         """
-        if self._has_timers(state):
-            # A time limit of an hour would be kept by the broker for an hour after a short run.
-            self._dispatcher.calm([execution_id])
         if state.caller is not None and state.parent_execution_id is not None:
             self._tell(execution_id, state)
         if state.status == "failed":
             for child in state.children.values():
                 if child.waits:
                     self.cancel(child.execution_id, f"execution {execution_id} has ended")
+        if self._may_have_timers(state):
+            # A time limit of an hour would be kept by the broker for an hour after a short run.
+            self._dispatcher.calm([execution_id])
 
-    def _has_timers(self, state: Execution) -> bool:
+    def _may_have_timers(self, state: Execution) -> bool:
         """Whether wakes for later may be left: of its own time limit, or of those of its children."""
-        steps = self._catalog.playbook(state.catalog_id).steps.values()
-        return state.deadline is not None or any(
-            task.kind == PLAYBOOK for step in steps for task in step.tasks
-        )
+        if state.deadline is not None:
+            return True
+        try:
+            steps = self._catalog.playbook(state.catalog_id).steps.values()
+        except CallboardError:
+            return True  # it cannot be read just now, and has ended all the same
+        return any(task.kind == PLAYBOOK for step in steps for task in step.tasks)
 
     def _tell(self, execution_id: int, state: Execution) -> None:
         assert state.caller is not None

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from app.engine.encoding import dumps, loads
-from app.engine.entry import Entry
 from app.engine.events import Event, StepDone
 from app.engine.ports import BlobStore, EventLog
 from app.engine.references import ARTIFACT, NAMED, REF, Place, is_reference, opened, place_of, whole
@@ -64,11 +63,6 @@ class Reader:
                 found[place] = entry.event
                 self._events.put(place, entry.event)
         return found
-
-    def remember(self, entries: Iterable[Entry]) -> None:
-        """Take note of what was just committed: whoever asks for it finds it here."""
-        for entry in entries:
-            self._events.put((entry.execution_id, entry.seq), entry.event)
 
     # ------------------------------------------------------------------ what decisions need
     def fetch(self, execution_id: int, wanted: Wanted, values: Values) -> None:

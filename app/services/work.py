@@ -187,7 +187,7 @@ class Work:
             for pointer in request.released:
                 state = states[_place(pointer)]
                 if _refusal(pointer, state, turn) is None and state.started_key is None:
-                    turn.released.append(Granted(pointer, state.scheduled))
+                    turn.released.append(Granted(pointer, state.scheduled_seq, state.scheduled))
             for execution_id, drafts in sorted(turn.drafts.items()):
                 tx.append(execution_id, drafts)
             failpoints.before("exchange.commit")
@@ -245,7 +245,7 @@ class Work:
         if state.started_key is None:
             started = StepStarted(*place[1], attempt=claim.attempt, worker=turn.worker)
             turn.drafts[claim.execution_id].append(Draft(started, key))
-        turn.claims.append(Granted(claim, state.scheduled))
+        turn.claims.append(Granted(claim, state.scheduled_seq, state.scheduled))
         self._output.expect(Pointer(place[0], *place[1], claim.attempt), state.queue)
 
     # ------------------------------------------------------------------ one report

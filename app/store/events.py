@@ -180,7 +180,7 @@ class PostgresTransaction:
             }
             for execution_id, head, row in self._gathered
         ]
-        self.connection.execute(statements.INSERT, [_json(rows)])
+        self.connection.execute(statements.INSERT, [orjson.dumps(rows).decode()])
         for execution_id, _, row in self._gathered:
             if row.type in _PROJECTED:
                 self.connection.execute(_PROJECTED[row.type], {"id": execution_id, "seq": row.seq})
@@ -249,6 +249,7 @@ class PostgresLog:
         ids = sorted(set(execution_ids))
         listed = _array(ids)
         keys = list(dict.fromkeys(ahead.attempts))
+        encoded = _keys(keys)
         with self._database.raw() as connection:
             # One round trip; each statement still takes a snapshot of its own, so what those after
             # LOCK read includes whatever the previous holder of the lock committed.
@@ -261,7 +262,7 @@ class PostgresLog:
                 )
                 heads = connection.execute(statements.HEADS, [listed])
                 news = _news(connection, ahead.after)
-                rows = connection.execute(statements.ATTEMPTS, [_keys(keys)]) if keys else ()
+                rows = connection.execute(statements.ATTEMPTS, [encoded]) if keys else ()
             states = {key: _attempt_state(row) for key, row in zip(keys, rows, strict=True)}
             entries: dict[int, list[Entry]] = {}
             for entry in _entries(news):
@@ -392,12 +393,8 @@ def _array(numbers: Iterable[int]) -> str:
 
 
 def _keys(keys: Iterable[tuple[int, StepKey]]) -> str:
-    """*keys* as the parameter of ``ATTEMPTS``."""
-    return _json([{"execution_id": i, **key._asdict()} for i, key in keys])
-
-
-def _json(rows: Sequence[Mapping[str, Any]]) -> str:
-    return orjson.dumps(rows).decode()
+    """*keys* as the parameter of ``ATTEMPTS``. Raises ``BadRequestError`` for what no log holds."""
+    return encoding.dumps([{"execution_id": i, **key._asdict()} for i, key in keys]).decode()
 
 
 def _news(connection: Connection, after: Mapping[int, int]) -> Iterable[tuple[Any, ...]]:

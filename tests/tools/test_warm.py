@@ -73,6 +73,14 @@ def test_without_a_lodge_each_has_its_own(context: Context) -> None:
         pytest.param("import builtins; builtins.mine = 1", id="one builtin more"),
         pytest.param("import sys; sys.setrecursionlimit(5000)", id="another limit"),
         pytest.param("import sys; sys.setprofile(lambda *_: None)", id="a profiler"),
+        pytest.param("os.environ = os.environ.copy()", id="another environment"),
+        # Whatever may still call these functions finds the names that they need.
+        pytest.param("import sys\nn = 1\nsys.setprofile(lambda *_: n)", id="a profiler's names"),
+        pytest.param("import sys\nn = 1\nsys.settrace(lambda *_: n and None)", id="a tracer's names"),
+        pytest.param(
+            "import builtins\nreal = map\nbuiltins.map = lambda *args: real(*args)",
+            id="a builtin's names",
+        ),
     ],
 )
 def test_who_leaves_something_behind_is_the_last(loop: Context, left: str) -> None:

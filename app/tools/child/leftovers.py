@@ -21,12 +21,14 @@ GROWTH = 65_536
 
 
 class AtWork(NamedTuple):
-    """What may still call the program's functions."""
+    """What may still call the program's functions, which need its names."""
 
     threads: int
     exits: int
     timer: tuple[float, float]
     handlers: tuple[Any, ...]
+    streams: tuple[Any, ...]
+    names: tuple[int, ...]
 
 
 class Traces(NamedTuple):
@@ -40,8 +42,6 @@ class Traces(NamedTuple):
     descriptors: int
     at_work: AtWork
     limits: tuple[Any, ...]
-    streams: tuple[Any, ...]
-    names: tuple[int, ...]
 
 
 _SIGNALS = (signal.SIGALRM, signal.SIGCHLD, signal.SIGHUP, signal.SIGINT, signal.SIGPIPE,
@@ -58,17 +58,12 @@ def traces() -> Traces:
         folder,
         len(os.listdir(folder)),  # noqa: PTH208 (the same)
         mask,
-        # As it is kept: to decode it takes ten times as long.
-        dict(os.environ._data),  # type: ignore[attr-defined]  # noqa: SLF001
+        # As it is kept: to decode it takes ten times as long. The program may have replaced it.
+        dict(getattr(os.environ, "_data", ())),
         list(sys.path),
         _descriptors(),
         at_work(),
         tuple(map(resource.getrlimit, _LIMITS)),
-        (
-            *(sys.stdin, sys.stdout, sys.stderr, sys.excepthook),
-            *(sys.gettrace(), sys.getprofile(), sys.getrecursionlimit()),
-        ),
-        tuple(map(id, vars(builtins).values())),
     )
 
 
@@ -79,7 +74,17 @@ def at_work() -> AtWork:
         atexit._ncallbacks(),  # noqa: SLF001 (there is no other way to know)
         signal.getitimer(signal.ITIMER_REAL),
         tuple(map(signal.getsignal, _SIGNALS)),
+        (
+            *(sys.stdin, sys.stdout, sys.stderr, sys.excepthook),
+            *(sys.gettrace(), sys.getprofile(), sys.getrecursionlimit()),
+        ),
+        tuple(map(id, vars(builtins).values())),
     )
+
+
+def may_be_forgotten(before: AtWork, peak: int) -> bool:
+    """Whether the program's names may go: nothing needs them, and they are soon freed."""
+    return at_work() == before and grown(peak) <= GROWTH
 
 
 def forget(names: dict[str, Any]) -> None:
@@ -94,8 +99,8 @@ def is_clean(before: Traces, peak: int) -> bool:
     """Whether this process is as it was: *before*, and with *peak* KiB at the most till then."""
     try:
         return traces() == before and not _children() and grown(peak) <= GROWTH
-    except OSError:
-        return False  # the folder is gone, or no descriptor is left to look with
+    except Exception:  # noqa: BLE001 (the folder is gone, say, or no descriptor is left to look with)
+        return False
 
 
 def peak() -> int:

@@ -87,8 +87,8 @@ def _as_born() -> tuple[leftovers.Traces, int]:
 def _goes_on(before: tuple[leftovers.Traces, int], reply: tuple[bytes, bytes]) -> bool:
     """Answer, and say that another job may come; False where the program left traces."""
     _flush()
-    # Threads and exit handlers need the names; all else is looked at once these are gone.
-    if leftovers.at_work() != before[0].at_work:
+    born, peak = before
+    if not leftovers.may_be_forgotten(born.at_work, peak):
         return False
     # What it made goes with its names, and may have last words, or leave something as it goes.
     leftovers.forget(_spaces.pop() if _spaces else {})

@@ -272,7 +272,7 @@ class _Child:
 
     def _drain(self) -> None:
         """Take what is left in the pipes; nobody writes to them any more."""
-        if self.lost:
+        if self.lost and not self.untaken:
             with contextlib.suppress(OSError):
                 os.killpg(self.pid, signal.SIGKILL)
             # The child dies with the fork server, but a moment later.
