@@ -120,7 +120,10 @@ class BrokerTwin:
 
     # ------------------------------------------------------------------ delivering
     def _offer(self, message: Message, seconds: float) -> None:
-        self._world.agenda.after(seconds, lambda: self._try(message, message.deliveries))
+        # As of now: once it was delivered, or put back, meanwhile, this offer is none any more. Else
+        # a message that is delivered twice and put back twice would be two from then on.
+        deliveries = message.deliveries
+        self._world.agenda.after(seconds, lambda: self._try(message, deliveries))
 
     def _try(self, message: Message, deliveries: int) -> None:
         if message.number not in self._held or message.deliveries != deliveries:
