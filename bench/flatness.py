@@ -73,6 +73,9 @@ class Outbox:
     def calm(self, execution_ids: Iterable[int]) -> None:
         """Nobody wakes here."""
 
+    def tidy(self) -> None:
+        """Nothing is kept here."""
+
     def waited(self, queue: str) -> float:  # noqa: ARG002 (nothing waits)
         return 0.0
 

@@ -78,6 +78,8 @@ class Bridge:
         # On the loop from here on.
         self.client: Client | None = None
         self.down_since = time.monotonic()
+        #: How many connections there were so far.
+        self.connections = 0
         self._listeners: list[Listener] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._supervisor: asyncio.Task[None] | None = None
@@ -308,6 +310,7 @@ class Bridge:
 
     def _up(self, client: Client) -> None:
         self.client = client
+        self.connections += 1
         self._up_event.set()
         if self._reported:
             log.info("nats_connected", servers=self.address)

@@ -41,6 +41,13 @@ class Calming(Protocol):
 
 
 @runtime_checkable
+class Tidying(Protocol):
+    """A broker that may hold what was dealt with, and can drop it."""
+
+    def tidy(self) -> None: ...
+
+
+@runtime_checkable
 class EnqueuesMany(Protocol):
     """A broker that stores many (message, delay in milliseconds) in one go."""
 
@@ -69,6 +76,12 @@ class DramatiqDispatcher:
         """Drop the wakes of these that are not due yet, where the broker can; see ``Dispatcher``."""
         if isinstance(self._broker, Calming):
             self._broker.calm(ORCHESTRATE, map(str, execution_ids))
+
+    def tidy(self) -> None:
+        """Drop what the broker holds though it was dealt with, where it can. Raises UnavailableError."""
+        if isinstance(self._broker, Tidying):
+            with _translated():
+                self._broker.tidy()
 
     def waited(self, queue: str) -> float:
         """Seconds that a message of *queue* has waited to be fetched, the longest; 0 where none waits.

@@ -140,6 +140,10 @@ class NatsBroker(Broker):
         """
         self.session.calm(queue_name, keys)
 
+    def tidy(self) -> None:
+        """Drop what was acknowledged and came back when the server was killed; see ``Session.tidy``."""
+        self.session.tidy()
+
     def depth(self, queue_name: str) -> QueueDepth:
         """How many messages wait, are at work and are delayed. Costs by the number of delayed ones."""
         return self.session.depth(queue_name)

@@ -57,6 +57,8 @@ class Session:
         self._streams = options.streams
         self._timeout = options.publish_timeout
         self._pullers: list[Puller] = []
+        #: On which connection we have tidied.
+        self._tidied = 0
         self.slots = Slots()
         # Of this process: a forked child that went on with its parent's numbers would lose messages
         # to the server's dropping of repeated ids.
@@ -109,6 +111,30 @@ class Session:
         for key in keys:
             wanted = orjson.dumps({"filter": f"{subjects.delayed(queue, key)}>"})
             self.bridge.post(self.bridge.send, Wire(place, wanted))
+
+    def tidy(self) -> None:
+        """Drop the messages that were acknowledged and are there all the same; once a connection.
+
+        A server that is killed forgets which messages it removed in its last moments, and still
+        knows how far each consumer has come: what lies before that is delivered to nobody again, and
+        would stay for ever.
+        """
+        connections = self.bridge.connections
+        if connections and connections == self._tidied:
+            return
+        subjects = self._streams.subjects
+
+        async def purge(client: Client) -> None:
+            js = client.jetstream()
+            for stream in (subjects.steps, subjects.wakes):
+                for consumer in await js.consumers_info(stream):
+                    floor = consumer.ack_floor.stream_seq if consumer.ack_floor else 0
+                    if floor:
+                        subject = consumer.config.filter_subject
+                        await js.purge_stream(stream, seq=floor + 1, subject=subject)
+
+        self._ask(purge)
+        self._tidied = max(1, connections)
 
     def depth(self, queue: str) -> QueueDepth:
         """Count the messages of *queue*. Lists the delayed ones, so it costs by their number."""

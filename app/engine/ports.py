@@ -369,6 +369,12 @@ class Dispatcher(Protocol):
         stays comes when it is due, for nothing.
         """
 
+    def tidy(self) -> None:
+        """Drop what the broker holds though it was dealt with, as one that was killed may.
+
+        Raises UnavailableError.
+        """
+
     def waited(self, queue: str) -> float:
         """Seconds that a message of *queue* has waited to be fetched, the longest; 0 where none waits."""
 

@@ -87,6 +87,7 @@ class Sweeper:
             self._send_again,
             self._wake_open,
             self._family.repair,
+            self._tidy,
             self._forget,
             self._prune,
         ):
@@ -108,6 +109,11 @@ class Sweeper:
             self._behind = self._unclaimed_behind = 0
         self._epoch = epoch
         return int(self._lost_pointers)
+
+    def _tidy(self) -> int:
+        """Have the broker drop what was dealt with."""
+        self._dispatcher.tidy()
+        return 0
 
     def _forget(self) -> int:
         """Forget processes that fell silent long ago."""

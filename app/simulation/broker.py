@@ -77,6 +77,9 @@ class BrokerTwin:
     def calm(self, execution_ids: Iterable[int]) -> None:
         """Nothing: to drop them is no promise, so all that is delayed comes."""
 
+    def tidy(self) -> None:
+        self._answer()
+
     def waited(self, queue: str) -> float:
         self._answer()
         waiting = [m for m in self._held.values() if m.queue == queue and not m.deliveries]

@@ -60,6 +60,9 @@ class Recorder:
     def calm(self, execution_ids: Iterable[int]) -> None:
         pass
 
+    def tidy(self) -> None:
+        pass
+
     def waited(self, queue: str) -> float:
         return 0.0
 

@@ -6,8 +6,10 @@ import threading
 from typing import Any
 
 import dramatiq
+from nats.aio.client import Client
 
 from app.brokers.nats import NatsBroker
+from app.embedded.nats import EmbeddedNats
 from tests.brokers.conftest import SOON, MakeBroker, Until, Working
 
 
@@ -145,3 +147,36 @@ def test_what_was_dropped_does_not_come(broker: NatsBroker, working: Working, un
         broker.calm("wakes", ["1"])
         until(lambda: 2 in orchestrator.calls)
     assert orchestrator.calls == [2]
+
+
+def test_what_a_killed_server_brings_back_is_dropped(
+    own_nats: EmbeddedNats, broker: NatsBroker, working: Working, until: Until
+) -> None:
+    # As long as something waits, the file of the stream stays, and in it all that was removed.
+    broker.enqueue(wake(0), delay=600_000)
+    orchestrator = Orchestrator(broker)
+    with working(broker):
+        for key in range(1, 300):
+            broker.enqueue_many([(wake(key), None), (wake(key), 60_000), (wake(key), None)])
+            broker.calm("wakes", [str(key)])
+        until(lambda: set(orchestrator.calls) == set(range(1, 300)))
+        until(lambda: broker.depth("wakes") == (0, 0, 1))
+        own_nats.kill()
+        own_nats.start()
+
+        def tidied() -> bool:
+            broker.tidy()
+            return stored(broker) == 1
+
+        until(tidied)
+    assert broker.depth("wakes") == (0, 0, 1)
+
+
+def stored(broker: NatsBroker) -> int:
+    """Messages in the stream, also those that no consumer waits for any more."""
+
+    async def count(client: Client) -> int:
+        return (await client.jetstream().stream_info(stream)).state.messages
+
+    stream = broker._subjects.wakes
+    return broker.session.bridge.call(count, timeout=SOON)

@@ -35,8 +35,9 @@ LIGHT = (
 #: Seconds between two faults, and how long one lasts.
 EVERY, LASTS = 30.0, 1.0
 #: How long the warm-up is beside what is measured, and how much heavier its load: caches fill, and
-#: whatever can go wrong has gone wrong once, before the first look.
-WARM_UP, HEAVIER = 0.25, 3.0
+#: whatever can go wrong has gone wrong once, before the first look. At full load the memory of an
+#: orchestrator stops to grow after some 5,000 executions.
+WARM_UP, HEAVIER = 0.25, 10.0
 #: What is done by the clock is done ten times as often, so that it has settled by then, too.
 OFTEN = {"CALLBOARD_SWEEP": "0.5", "CALLBOARD_HEARTBEAT": "0.5"}
 #: Below this many seconds memory is shown and not judged: allocators keep growing for minutes, and a

@@ -37,6 +37,7 @@ class Recorder:
     later: list[tuple[int, float]] = field(default_factory=list)
     #: The executions whose delayed wakes are of no use any more.
     calmed: list[int] = field(default_factory=list)
+    tidied: int = 0
     down: bool = False
     born: str = "monday"
     #: Seconds that the oldest message has waited.
@@ -54,6 +55,10 @@ class Recorder:
 
     def calm(self, execution_ids: Iterable[int]) -> None:
         self.calmed.extend(execution_ids)
+
+    def tidy(self) -> None:
+        self._check()
+        self.tidied += 1
 
     def waited(self, queue: str) -> float:
         return self.oldest

@@ -76,7 +76,9 @@ def test_without_a_lodge_each_has_its_own(context: Context) -> None:
         pytest.param("os.environ = os.environ.copy()", id="another environment"),
         # Whatever may still call these functions finds the names that they need.
         pytest.param("import sys\nn = 1\nsys.setprofile(lambda *_: n)", id="a profiler's names"),
-        pytest.param("import sys\nn = 1\nsys.settrace(lambda *_: n and None)", id="a tracer's names"),
+        pytest.param(
+            "import sys\nn = 1\nsys.settrace(lambda *_: n and None)", id="a tracer's names"
+        ),
         pytest.param(
             "import builtins\nreal = map\nbuiltins.map = lambda *args: real(*args)",
             id="a builtin's names",
