@@ -11,7 +11,7 @@ from typing import ClassVar, Protocol
 import psycopg
 
 from bench.memory import Watch, memory
-from bench.rest import at_rest
+from bench.rest import until_idle
 from bench.sides import FailedRunError
 from bench.stack import Side
 from bench.usage import Usage, usage
@@ -168,7 +168,7 @@ def _in_turns(
 def run_round(workload: Workload, one: Contender) -> Round:
     """One round on one side, begun when what the round before left to do is done."""
     with one.turn():
-        at_rest(one.rows)
+        until_idle(one.rows)
         before = usage(one.side.pids, one.rows)
         seconds, executions = one.run(workload)
         used = usage(one.side.pids, one.rows).since(before)

@@ -24,7 +24,7 @@ class RestlessError(FailedRunError):
     """Somebody keeps the database at work, so no round can be measured."""
 
 
-def at_rest(connection: psycopg.Connection) -> None:
+def until_idle(connection: psycopg.Connection) -> None:
     """Return when no statement is left of the round before. Raises ``RestlessError``."""
     deadline = time.monotonic() + PATIENCE
     quiet = 0

@@ -129,8 +129,9 @@ class Session:
             for stream in (subjects.steps, subjects.wakes):
                 for consumer in await js.consumers_info(stream):
                     floor = consumer.ack_floor.stream_seq if consumer.ack_floor else 0
-                    if floor:
-                        subject = consumer.config.filter_subject
+                    subject = consumer.config.filter_subject
+                    # Without a subject all that waits for other consumers would go, too.
+                    if floor and subject:
                         await js.purge_stream(stream, seq=floor + 1, subject=subject)
 
         self._ask(purge)

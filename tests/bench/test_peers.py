@@ -194,7 +194,7 @@ def test_a_peer_that_fails_costs_itself_its_figures_and_nobody_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("bench.measure.usage", lambda pids, rows: USED)  # no server, no usage
-    monkeypatch.setattr("bench.measure.at_rest", lambda rows: None)
+    monkeypatch.setattr("bench.measure.until_idle", lambda rows: None)
     said: list[str] = []
     sides: dict[str, Contender] = {"ours": Steady(), "theirs": Broken(), "other": Bystander()}
     rounds = alternate(Plan(Chain(), 2), sides, said.append)
@@ -217,7 +217,7 @@ class Witness(Steady):
 
 def test_a_baseline_is_run_by_us_in_the_floors_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.measure.usage", lambda pids, rows: USED)  # no server, no usage
-    monkeypatch.setattr("bench.measure.at_rest", lambda rows: None)
+    monkeypatch.setattr("bench.measure.until_idle", lambda rows: None)
     ours, floor, peer = Witness(), Witness(), Bystander()
     growing, chain = Plan(Growing(), 1), Plan(Chain(), 1)
     results = measure([growing, chain], ours, floor, print, {"other": peer})

@@ -147,6 +147,11 @@ def test_a_cancelled_execution_waits_for_no_time_limit(bench: Bench) -> None:
     assert bench.dispatcher.calmed == [limited]
 
 
+def test_every_sweep_has_the_broker_tidy_up(bench: Bench) -> None:
+    bench.control.sweeper.sweep()
+    assert bench.dispatcher.tidied == 1
+
+
 def test_an_orphan_that_nobody_cancelled_is_cancelled_by_the_sweeper(
     bench: Bench, family: Family
 ) -> None:
