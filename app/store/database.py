@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from psycopg.adapt import AdaptersMap
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.json import set_json_loads
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
@@ -86,6 +87,10 @@ class Database:
     ) -> None:
         self._url = libpq_url(url)
         self._application_name = application_name
+        # One for all connections, which look into it: setting this on each would copy the tables
+        # of all types every time, and leave a fragmented heap behind wherever connections die.
+        self._adapters = AdaptersMap(psycopg.adapters)
+        set_json_loads(encoding.loads, self._adapters)
         #: The last time that Postgres answered with an error that passes.
         self.refusal: Refusal | None = None
         self._engine = create_engine(
@@ -159,13 +164,12 @@ class Database:
             **NETWORK,
             **conninfo_to_dict(self._url),
         }
-        connection = psycopg.connect(**parameters, autocommit=True)
+        connection = psycopg.connect(**parameters, autocommit=True, context=self._adapters)
         try:
             connection.execute(_SETTINGS)
         except BaseException:
             connection.close()
             raise
-        set_json_loads(encoding.loads, connection)
         return connection
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -227,3 +228,31 @@ def test_the_session_says_who_it_is(database: str) -> None:
         assert sql.scalar(text("SHOW application_name")) == "callboard web"
         assert sql.scalar(text("SHOW timezone")) == "UTC"
     pool.close()
+
+
+def test_what_reads_json_is_one_for_all_connections(database: str) -> None:
+    # To set it on each copies the tables of all types each time; where connections die often, as
+    # they do while a network fails, the heap of a process grows with the holes that they leave.
+    pool = Database(database, pool_size=4)
+    bare = [psycopg.connect(libpq_url(database)) for _ in range(4)]
+    with ExitStack() as stack:
+        for other in bare:
+            stack.enter_context(other)
+        ours = [stack.enter_context(pool.raw()) for _ in range(4)]
+        assert [copied_tables(each) for each in (bare, ours)] == [0, 0]
+        # Infinity is what Python's own reader would take it for.
+        with pytest.raises(ValueError, match="infinity"):
+            ours[0].execute("""SELECT '{"n": 1e400}'::jsonb""").fetchone()
+    pool.close()
+
+
+def copied_tables(connections: list[psycopg.Connection[Any]]) -> int:
+    """Bytes of type tables that *connections* do not share with the first of them."""
+    first, *rest = (connection.adapters for connection in connections)
+    return sum(
+        sys.getsizeof(mine)
+        for adapters in rest
+        for name in ("_loaders", "_dumpers_by_oid")
+        for mine, its in zip(getattr(adapters, name), getattr(first, name), strict=True)
+        if mine is not its
+    )
