@@ -145,22 +145,22 @@ def moment(entry: Entry) -> float:
 
 
 def tailed(log: Log, seen: Sequence[Seen]) -> Iterator[Violation]:
-    """Who followed all executions saw every event, and each of them once.
-
-    A claim may come and be gone with a Postgres that is killed: it does not wait for the disk.
-    """
-    there = {entry.event_id: (i, entry) for i, entries in log.items() for entry in entries}
-    counted = Counter(each.event_id for each in seen)
-    for event_id in sorted(there.keys() - counted.keys()):
-        execution_id, entry = there[event_id]
-        yield Violation("tail-missed", execution_id, f"event {entry.seq} never came")
-    for each in dict.fromkeys(seen):
-        if counted[each.event_id] > 1:
-            message = f"event {each.seq} came {counted[each.event_id]} times"
-            yield Violation("tail-twice", each.execution_id, message)
-        if each.event_id not in there and each.type != StepStarted.type:
-            message = f"event {each.seq}, {each.type}, came and is not there"
-            yield Violation("tail-unknown", each.execution_id, message)
+    """Who followed all executions saw every event, and each of them once."""
+    there = [
+        Seen(execution_id, entry.seq, entry.event_id, entry.event.type)
+        for execution_id, entries in log.items()
+        for entry in entries
+    ]
+    counted = Counter(seen)
+    for each in there:
+        if each not in counted:
+            message = f"event {each.seq}, {each.type}, never came"
+            yield Violation("tail-missed", each.execution_id, message)
+    for each in sorted(counted - Counter(there)):
+        what = "came and is not there" if counted[each] == 1 else f"came {counted[each]} times"
+        message = f"event {each.seq}, {each.type}, {what}"
+        code = "tail-twice" if each in there else "tail-unknown"
+        yield Violation(code, each.execution_id, message)
 
 
 # ---------------------------------------------------------------------- outcomes

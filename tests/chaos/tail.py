@@ -13,6 +13,10 @@ SELECT e.xid::text, e.event_id, e.execution_id, e.seq, e.type FROM noetl.event e
 WHERE (e.xid, e.event_id) > (%s::xid8, %s) AND e.xid < pg_snapshot_xmin(pg_current_snapshot())
 ORDER BY e.xid, e.event_id LIMIT 2000
 """
+#: A claim commits before it is on disk, and can be read from then on. A Postgres that crashes may
+#: lose it, and give its number to another transaction, below our place: that one would never come.
+#: A commit of ours that waits for the disk makes everything durable that was read before.
+SETTLE = "SELECT pg_logical_emit_message(true, 'callboard', '')"
 PAUSE = 0.25
 
 
@@ -59,11 +63,18 @@ class Tail:
     def _read(self, connection: psycopg.Connection) -> None:
         while True:
             last = self._over.is_set()
-            rows = connection.execute(NEXT, self._place).fetchall()
-            for xid, event_id, execution_id, seq, name in rows:
-                self._place = (xid, event_id)
-                self.seen.append(Seen(execution_id, seq, event_id, name))
-            if not rows and last:
+            came = self.poll(connection)
+            if not came and last:
                 return
-            if not rows:
+            if not came:
                 self._over.wait(PAUSE)
+
+    def poll(self, connection: psycopg.Connection) -> bool:
+        """Whether there was more to see."""
+        rows = connection.execute(NEXT, self._place).fetchall()
+        if rows:
+            connection.execute(SETTLE)
+        for xid, event_id, execution_id, seq, name in rows:
+            self._place = (xid, event_id)
+            self.seen.append(Seen(execution_id, seq, event_id, name))
+        return bool(rows)
