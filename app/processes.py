@@ -23,7 +23,7 @@ from app.version import software_version
 PATROL = 0.5
 #: Objects that may be made, and not be gone again, before the collector looks at the newest.
 GATHERED = 10_000
-#: Seconds between two times that free memory is given back.
+#: Seconds between two times that old cycles are collected and free memory is given back.
 TRIM = 60.0
 
 
@@ -70,7 +70,9 @@ def keep_memory_flat() -> None:
     """To be called when a process is about to begin its work: all that it has made so far stays.
 
     The collector of cycles would look at it over and over again, and it comes more often than
-    programs that make many short-lived records need it. From now on free memory is given back.
+    programs that make many short-lived records need it. To what has grown old, though, it comes
+    when there is a quarter more of that, which may take an hour, and exceptions with their frames
+    are kept until then; so it is sent there by the clock. Then free memory is given back.
     """
     gc.collect()
     gc.freeze()
@@ -81,6 +83,7 @@ def keep_memory_flat() -> None:
 def _give_back() -> None:
     while True:
         time.sleep(TRIM)
+        gc.collect()
         give_back()
 
 

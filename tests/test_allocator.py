@@ -27,6 +27,33 @@ print(before, held())
 """
 
 
+#: Makes a cycle that grows old and dies, and waits until it is gone, which nothing it does brings about.
+_CYCLE = """
+import gc, threading, weakref
+from app import processes
+
+class Node:
+    pass
+
+processes.TRIM = 0.05
+processes.keep_memory_flat()
+node = Node()
+node.itself = node
+gone = threading.Event()
+weakref.finalize(node, gone.set)
+gc.collect(1)
+del node
+print(gone.wait(20))
+"""
+
+
+def test_what_has_grown_old_and_died_is_collected_by_the_clock() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _CYCLE], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "True\n"
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_what_is_free_between_pieces_in_use_is_given_back() -> None:
     done = subprocess.run(
