@@ -45,12 +45,12 @@ def local_plane(
 
     Playbooks that are not registered are looked for in *folders*.
     """
-    from dramatiq import Worker
     from dramatiq.brokers.stub import StubBroker
 
     from app.actors.declare import declare_orchestrator, declare_steps
     from app.actors.middleware import Outages
     from app.actors.steps import Runner
+    from app.actors.threads import Worker
     from app.blobs.memory import MemoryBlobs
     from app.brokers.dispatch import DramatiqDispatcher
     from app.services.desk import Desk

@@ -12,11 +12,10 @@ log = structlog.get_logger(__name__)
 
 def run(settings: Settings) -> None:
     """Serve wakes until told to stop; what is being decided is finished first."""
-    from dramatiq import Worker
-
     from app.actors.declare import ORCHESTRATE, declare_orchestrator
     from app.actors.heartbeat import Heartbeat
     from app.actors.lanes import Lanes
+    from app.actors.threads import Worker
     from app.wire import Beat
     from app.wiring import control_plane
 

@@ -14,11 +14,10 @@ log = structlog.get_logger(__name__)
 
 def run(settings: Settings) -> None:
     """Serve the pool's queues until told to stop; then finish, or give back, what still runs."""
-    from dramatiq import Worker
-
     from app.actors.declare import declare_steps
     from app.actors.heartbeat import Heartbeat
     from app.actors.steps import Runner
+    from app.actors.threads import Worker
     from app.client import Client
     from app.errors import CallboardError
     from app.telemetry.logs import conceal
