@@ -50,6 +50,14 @@ class Options:
     publish_timeout: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """How far each stream went when a connection was new."""
+
+    connections: int
+    seqs: dict[str, int]
+
+
 class Session:
     """The connection of one process; opens nothing until it is used."""
 
@@ -59,6 +67,7 @@ class Session:
         self._pullers: list[Puller] = []
         #: On which connection we have tidied.
         self._tidied = 0
+        self._last: _Seen | None = None
         self.slots = Slots()
         # Of this process: a forked child that went on with its parent's numbers would lose messages
         # to the server's dropping of repeated ids.
@@ -113,29 +122,47 @@ class Session:
             self.bridge.post(self.bridge.send, Wire(place, wanted))
 
     def tidy(self) -> None:
-        """Drop the messages that were acknowledged and are there all the same; once a connection.
+        """Drop the messages that were acknowledged and are there all the same.
 
         A server that is killed forgets which messages it removed in its last moments, and still
         knows how far each consumer has come: what lies before that is delivered to nobody again, and
-        would stay for ever.
+        would stay for ever. So after each new connection it is called again until all that was there
+        then has been dealt with; later it does nothing.
         """
         connections = self.bridge.connections
         if connections and connections == self._tidied:
             return
-        subjects = self._streams.subjects
 
-        async def purge(client: Client) -> None:
-            js = client.jetstream()
-            for stream in (subjects.steps, subjects.wakes):
-                for consumer in await js.consumers_info(stream):
-                    floor = consumer.ack_floor.stream_seq if consumer.ack_floor else 0
-                    subject = consumer.config.filter_subject
-                    # Without a subject all that waits for other consumers would go, too.
-                    if floor and subject:
-                        await js.purge_stream(stream, seq=floor + 1, subject=subject)
+        async def purge(client: Client) -> bool:
+            if self._last is None or self._last.connections != connections:
+                self._last = await self._seen(client, connections)
+            behind = [
+                await self._purge(client, stream, seq) for stream, seq in self._last.seqs.items()
+            ]
+            return not any(behind)
 
-        self._ask(purge)
-        self._tidied = max(1, connections)
+        if self._ask(purge) is not False:
+            self._tidied = max(1, connections)
+
+    async def _seen(self, client: Client, connections: int) -> _Seen:
+        js, subjects = client.jetstream(), self._streams.subjects
+        infos = {name: await js.stream_info(name) for name in (subjects.steps, subjects.wakes)}
+        return _Seen(connections, {name: info.state.last_seq for name, info in infos.items()})
+
+    @staticmethod
+    async def _purge(client: Client, stream: str, last: int) -> bool:
+        """Drop what consumers are done with; whether one of them has some up to *last* before it."""
+        js = client.jetstream()
+        behind = False
+        for consumer in await js.consumers_info(stream):
+            floor = consumer.ack_floor.stream_seq if consumer.ack_floor else 0
+            subject = consumer.config.filter_subject
+            # Without a subject all that waits for other consumers would go, too.
+            if floor and subject:
+                await js.purge_stream(stream, seq=floor + 1, subject=subject)
+            open_ = bool(consumer.num_pending or consumer.num_ack_pending)
+            behind = behind or (open_ and floor < last)
+        return behind
 
     def depth(self, queue: str) -> QueueDepth:
         """Count the messages of *queue*. Lists the delayed ones, so it costs by their number."""

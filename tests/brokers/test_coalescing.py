@@ -150,8 +150,11 @@ def test_what_was_dropped_does_not_come(broker: NatsBroker, working: Working, un
 
 
 def test_what_a_killed_server_brings_back_is_dropped(
-    own_nats: EmbeddedNats, broker: NatsBroker, working: Working, until: Until
+    own_nats: EmbeddedNats, make_broker: MakeBroker, working: Working, until: Until
 ) -> None:
+    # An acknowledgement that the server did not live to read is given again after ack_wait.
+    broker = make_broker(coalescing={"wakes"}, ack_wait=1.0)
+    broker.declare_queue("wakes")
     # As long as something waits, the file of the stream stays, and in it all that was removed.
     broker.enqueue(wake(0), delay=600_000)
     orchestrator = Orchestrator(broker)
