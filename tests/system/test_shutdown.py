@@ -205,13 +205,21 @@ def test_the_scheduler_finishes_its_sweep(plane: System) -> None:
     assert plane.wait(execution_id)["status"] == "COMPLETED"
 
 
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A folder that steps which run as users of their own can reach and write to."""
+    with tempfile.TemporaryDirectory(prefix="cb-") as folder:
+        path = Path(folder)
+        path.chmod(0o777)
+        yield path
+
+
 def test_a_step_longer_than_the_grace_period_is_given_back_and_not_counted(
-    plane: System, tmp_path: Path
+    plane: System, shared: Path
 ) -> None:
-    tmp_path.chmod(0o777)
     replace(plane, "worker", CALLBOARD_GRACE="0.5")
-    execution_id = plane.begin(STUBBORN, {"mark": str(tmp_path / "mark")})
-    plane.until((tmp_path / "mark").exists, "the step to run")
+    execution_id = plane.begin(STUBBORN, {"mark": str(shared / "mark")})
+    plane.until((shared / "mark").exists, "the step to run")
     everything = family(plane.processes["worker"])
     assert plane.terminate("worker") == 0
     assert_gone(everything)
@@ -224,9 +232,8 @@ def test_a_step_longer_than_the_grace_period_is_given_back_and_not_counted(
     assert (types["attempt.interrupted"], types["attempt.failed"], types["step.done"]) == (1, 0, 1)
 
 
-def test_a_worker_gives_back_at_once_what_it_has_not_begun(plane: System, tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    gate = tmp_path / "gate"
+def test_a_worker_gives_back_at_once_what_it_has_not_begun(plane: System, shared: Path) -> None:
+    gate = shared / "gate"
     replace(plane, "worker", CALLBOARD_WORKER_THREADS="1", CALLBOARD_GRACE="60")
     execution_id = plane.begin(QUEUE, {"gate": str(gate)})
     plane.until(lambda: started(plane, execution_id, "gated"), "the gated step to start")
