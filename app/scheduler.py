@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ class Duties:
         self._leadership = leadership
         self._name = name
         self._patience = patience
+        self._began = time.monotonic()
         self._led = False
         self._deputises = False
 
@@ -56,10 +58,13 @@ class Duties:
     def _is_leader_silent(self) -> bool:
         """The leader keeps its lock and does not beat: it is frozen, or cut off from us alone.
 
-        Two that sweep at once do no harm, and nobody that sweeps does.
+        It may never have said that it leads, or so long ago that it was forgotten: then what counts
+        is how long we have been here. Two that sweep at once do no harm, and nobody that sweeps does.
         """
         silence = self._plane.control.presence.silence("scheduler", LEADS)
-        silent = silence is not None and silence > self._patience
+        if silence is None:
+            silence = time.monotonic() - self._began
+        silent = silence > self._patience
         if silent != self._deputises:
             log.info("scheduler.deputises" if silent else "scheduler.stands_by", name=self._name)
         self._deputises = silent

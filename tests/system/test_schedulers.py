@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.system.plane import System, readable_home
@@ -46,6 +47,18 @@ def test_a_frozen_leader_keeps_nobody_from_repairing(pair: System) -> None:
         leader.send_signal(signal.SIGCONT)
     pair.until(lambda: _said(pair, "other", "scheduler.stands_by"), "the other to stand by")
     pair.client.cancel(execution_id)
+
+
+def test_a_leader_that_froze_before_it_said_so_keeps_nobody_from_repairing(pair: System) -> None:
+    leader = pair.processes["scheduler"]
+    leader.send_signal(signal.SIGSTOP)
+    try:
+        # As where it froze between taking the lead and its next heartbeat, or was forgotten since.
+        with psycopg.connect(pair.stack.database_url) as connection:
+            connection.execute("DELETE FROM noetl.runtime WHERE kind = 'scheduler'")
+        pair.until(lambda: _said(pair, "other", "scheduler.deputises"), "the other to repair")
+    finally:
+        leader.send_signal(signal.SIGCONT)
 
 
 def types(system: System, execution_id: str) -> list[str]:

@@ -13,6 +13,7 @@ import pytest
 from app.errors import ToolError
 from app.settings import Settings, load
 from app.tools import Context
+from app.tools.web import policy
 from app.tools.web.fetch import fetch
 from app.tools.web.policy import is_here, is_metadata, is_private, policy_of, protect
 from tests.tools.server import running
@@ -219,8 +220,10 @@ def test_a_neighbour_on_another_port_is_none_of_ours(
 
 
 def test_a_place_that_no_setting_tells_of_can_be_protected(
-    fail: Any, context: Context, server: Any
+    fail: Any, context: Context, server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Later its port may be another server's.
+    monkeypatch.setattr(policy, "_noted", policy._Noted())
     protect("this installation's NATS", f"nats://127.0.0.1:{_port(server)}")
     assert fail("http", {"url": server.url}).error_code == "refused_address"
 
