@@ -1,9 +1,12 @@
-"""Where the tests keep the data of servers that nobody reads after a power cut."""
+"""Folders of the tests: for servers that nobody reads after a power cut, and for steps to write to."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -23,3 +26,12 @@ def in_memory() -> Path | None:
         return None
     free = min(shutil.disk_usage(MEMORY).free, psutil.virtual_memory().available)
     return MEMORY if free >= ROOM else None
+
+
+@contextmanager
+def reachable(mode: int = 0o777) -> Iterator[Path]:
+    """A folder that steps reach, too: as root they run as users of their own."""
+    with tempfile.TemporaryDirectory(prefix="callboard-test-") as made:
+        path = Path(made)
+        path.chmod(mode)
+        yield path

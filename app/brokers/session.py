@@ -67,6 +67,7 @@ class Session:
         self._pullers: list[Puller] = []
         #: On which connection we have tidied.
         self._tidied = 0
+        #: What was there when the connection was new.
         self._last: _Seen | None = None
         self.slots = Slots()
         # Of this process: a forked child that went on with its parent's numbers would lose messages

@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from app.client import Client
 from app.settings import process_environment
 from tests.cli.fakes import Call
+from tests.places import reachable
 
 HEAD = "apiVersion: noetl.io/v2\nkind: Playbook\nmetadata: {name: talks, path: tests/talks}\n"
 TALKS = (
@@ -114,11 +114,8 @@ def test_what_is_not_there_is_said(
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that steps reach, too: as root they run as users of their own."""
-    with tempfile.TemporaryDirectory(prefix="callboard-test-") as made:
-        path = Path(made)
-        path.chmod(0o755)
-        yield path
+    with reachable(0o755) as made:
+        yield made
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from tests.nursery import Forked, Process, spawned
+from tests.places import reachable
 from tests.system.plane import MODULES, QUICK, System, readable_home
 
 #: Seconds that processes get to end in good order.
@@ -207,11 +208,8 @@ def test_the_scheduler_finishes_its_sweep(plane: System) -> None:
 
 @pytest.fixture
 def shared() -> Iterator[Path]:
-    """A folder that steps which run as users of their own can reach and write to."""
-    with tempfile.TemporaryDirectory(prefix="cb-") as folder:
-        path = Path(folder)
-        path.chmod(0o777)
-        yield path
+    with reachable() as folder:
+        yield folder
 
 
 def test_a_step_longer_than_the_grace_period_is_given_back_and_not_counted(

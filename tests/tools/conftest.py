@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from app.tools.child.launcher import launcher
 from app.tools.duck.databases import databases
 from app.tools.pg.connections import connections
 from app.tools.web.transport import close as close_http
+from tests.places import reachable
 
 Call = Callable[..., Any]
 
@@ -58,11 +58,9 @@ class Output:
 
 @pytest.fixture
 def tmp_path() -> Iterator[Path]:
-    """A folder that steps reach, too: as root they run as users of their own."""
-    with tempfile.TemporaryDirectory(prefix="callboard-test-") as folder:
-        path = Path(folder)
-        path.chmod(0o777)
-        yield path
+    """In place of pytest's own, which steps do not reach."""
+    with reachable() as folder:
+        yield folder
 
 
 @pytest.fixture
