@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 import click
 
+from app.cli.interrupts import insisting
 from app.errors import CallboardError
 from app.settings import Loaded, Settings, load
 
@@ -65,11 +66,13 @@ class Session:
     def is_debugging(self) -> bool:
         return self._loaded is not None and self.settings.log_level == "debug"
 
-    def client(self) -> Client:
-        """A client of the API; close it, or use it as a context manager."""
+    @contextmanager
+    def client(self) -> Iterator[Client]:
+        """A client of the API; Ctrl-C ends what is done with it."""
         from app.client import Client
 
-        return Client(self.url, token=self.settings.api_token)
+        with insisting(), Client(self.url, token=self.settings.api_token) as client:
+            yield client
 
 
 pass_session = click.make_pass_decorator(Session, ensure=True)

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator
+import traceback
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 import nats
 from nats.aio.client import Client
@@ -20,6 +22,8 @@ POINTER = "floor.pointers.step"
 THREADS = 8
 #: Seconds until a message comes again: longer than any round, the floor repeats nothing.
 ACK_WAIT = 300.0
+#: Seconds that NATS may take for an answer; for the same reason more than a busy machine's pauses.
+ANSWER = 60.0
 
 SCHEMA = """
 CREATE SEQUENCE execution;
@@ -48,11 +52,29 @@ class Board:
         await self.streams.publish(f"floor.wakes.{execution}", str(execution).encode())
 
 
+class Tasks:
+    """What a process does at once. Where one fails the process ends, as nobody would repeat it."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[None]] = set()
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            traceback.print_exception(error)
+            os._exit(1)
+
+
 @contextlib.asynccontextmanager
 async def board() -> AsyncIterator[Board]:
     """The connections that the environment names, and the streams."""
     client = await nats.connect(os.environ[NATS])
-    streams = client.jetstream()
+    streams = client.jetstream(timeout=ANSWER)
     for name, subject, most in ((WAKES, "floor.wakes.*", 1), (POINTERS, "floor.pointers.*", -1)):
         await streams.add_stream(
             api.StreamConfig(

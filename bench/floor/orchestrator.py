@@ -76,12 +76,10 @@ class Orchestrator:
         self.scheduled: dict[int, int] = {}
         self.ended: set[int] = set()
         self.slots = asyncio.Semaphore(AT_ONCE)
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.tasks = board.Tasks()
 
     async def woken(self, message: Msg) -> None:
-        task = asyncio.create_task(self.advance(message))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        self.tasks.start(self.advance(message))
 
     async def advance(self, message: Msg) -> None:
         execution = int(message.data)
@@ -117,9 +115,10 @@ class Orchestrator:
             if state.begets and due:
                 born = await connection.execute(BEGET, (execution, list(due)))
                 children = [identity for (identity,) in await born.fetchall()]
-        self.scheduled[execution] = state.scheduled + len(due)
-        if state.ended:
-            self.ended.add(execution)
+            # While the lock is held: who has it next counts from here.
+            self.scheduled[execution] = state.scheduled + len(due)
+            if state.ended:
+                self.ended.add(execution)
         wakes = children if parent is None else [parent]
         return Following(() if state.begets else due, wakes)
 

@@ -49,12 +49,10 @@ class Worker:
     def __init__(self) -> None:
         self.hands = Hands()
         self.threads = ThreadPoolExecutor(board.THREADS)
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.tasks = board.Tasks()
 
     async def pointed(self, message: Msg) -> None:
-        task = asyncio.create_task(self._run(message))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        self.tasks.start(self._run(message))
 
     async def _run(self, message: Msg) -> None:
         execution, unit = map(int, message.data.split())

@@ -153,14 +153,26 @@ def test_a_timeout_ends_everything_inside(fail: Any, call: Any) -> None:
     def left() -> list[int]:
         # Keeper, process 1 and step of each that waits are all there may be.
         kin = zygote.children(recursive=True)
-        return [
-            p.pid
-            for p in kin
-            if p.pid not in before and len(p.parents()) > len(zygote.parents()) + 3
-        ]
+        return [p.pid for p in kin if p.pid not in before and depth_of(p) > depth_of(zygote) + 3]
 
     wait_until(lambda: not left(), seconds=5)
     assert call("python", {"code": "result = 1", **JAIL}) == 1
+
+
+def depth_of(process: psutil.Process) -> int:
+    """How many are above it; none where it has ended since it was listed."""
+    try:
+        return len(process.parents())
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def threads_of(process: psutil.Process) -> int:
+    """How many it has; none where it has ended since it was listed."""
+    try:
+        return process.num_threads()
+    except psutil.NoSuchProcess:
+        return 0
 
 
 def test_it_dies_with_its_keeper(fail: Any, call: Any) -> None:
@@ -168,7 +180,7 @@ def test_it_dies_with_its_keeper(fail: Any, call: Any) -> None:
 
     def kill_keeper(_stream: str, _text: str) -> None:
         zygote = psutil.Process(launcher.zygote(LIGHT, jailed=True).pid)
-        (step,) = [p for p in zygote.children(recursive=True) if p.num_threads() == 3]
+        (step,) = [p for p in zygote.children(recursive=True) if threads_of(p) == 3]
         inside.append(step.pid)
         keeper = step.parents()[1]
         keeper.kill()
