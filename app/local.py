@@ -13,6 +13,7 @@ from app.errors import BadRequestError
 from app.services.control import Control, Ports, control
 from app.settings import Settings
 from app.tools import kinds
+from app.wire import Serves
 from app.wiring import ToolKinds, memory_custody, pool_queues
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def local_plane(
         ports.kinds,
         {**(secrets or {}), **secret_variables()},
         name="local",
+        serves=Serves(queues=pool_queues(settings), tools=list(kinds())),
         on_secret=conceal,
     )
     declare_orchestrator(broker, plane.advance.advance)

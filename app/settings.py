@@ -264,6 +264,13 @@ class Settings:
         help="all or workspace: the files that SQL of duckdb steps may read and write; workspace "
         "also keeps it from loading extensions",
     )
+    eager: bool = setting(
+        True,
+        "CALLBOARD_EAGER",
+        help="decide what follows a start or a report in its own transaction, and hand the next step "
+        "to the worker that reported; off: always by an orchestrator, through the queue. Both kinds "
+        "of process decide, so limits and the pool are to be the same for both",
+    )
     loop_window: int = setting(
         1_000,
         "CALLBOARD_LOOP_WINDOW",

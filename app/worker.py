@@ -22,7 +22,7 @@ def run(settings: Settings) -> None:
     from app.errors import CallboardError
     from app.telemetry.logs import conceal
     from app.tools import kinds
-    from app.wire import Beat
+    from app.wire import Beat, Serves
     from app.wiring import ToolKinds, nats_broker, pool_queues, protect_servers, urls
 
     stop = Stop().listen()
@@ -30,9 +30,17 @@ def run(settings: Settings) -> None:
     # Little patience of its own: the runner and the heartbeat come back by themselves.
     client = Client(settings.url, settings.worker_token or settings.api_token, patience=1.0)
     broker = nats_broker(settings, settings.nats_url or urls(settings)[1])
-    runner = Runner(client, settings, ToolKinds(), secret_variables(), name=name, on_secret=conceal)
-    protect_servers(settings)
     queues = pool_queues(settings)
+    runner = Runner(
+        client,
+        settings,
+        ToolKinds(),
+        secret_variables(),
+        name=name,
+        serves=Serves(queues=queues, tools=list(kinds())),
+        on_secret=conceal,
+    )
+    protect_servers(settings)
     declare_steps(broker, runner.run, kinds(), queues)
     worker = Worker(broker, queues=set(queues), worker_threads=settings.worker_threads)
     heartbeat = Heartbeat(

@@ -16,12 +16,12 @@ from app.actors.reporting import failed_instead
 from app.errors import CallboardError, ForbiddenError, UnauthorizedError, UnavailableError
 from app.services.large import size_of
 from app.services.work import Worked
-from app.wire import Claim, ClaimAnswer, Exchange, Report, ReportAnswer
+from app.wire import Claim, ClaimAnswer, Exchange, ExchangeAnswer, Report, ReportAnswer, Serves
 
 log = structlog.get_logger(__name__)
 
-#: An answer, and with a granted claim the step it is about.
-Answer = tuple[ClaimAnswer, dict[str, Any] | None] | tuple[ReportAnswer, None]
+#: An answer, and the step that it grants, if any.
+Answer = tuple[ClaimAnswer | ReportAnswer, dict[str, Any] | None]
 
 #: Bytes of a result above which its report is sent alone.
 ALONE = 262_144
@@ -33,11 +33,15 @@ _LONGEST_PAUSE = 10.0
 
 
 class Settler:
-    """Settles claims and reports of all threads of the worker *name*, many in one request."""
+    """Settles claims and reports of all threads of the worker *name*, many in one request.
 
-    def __init__(self, work: Worked, name: str) -> None:
+    It goes on with steps of what it *serves*.
+    """
+
+    def __init__(self, work: Worked, name: str, serves: Serves | None = None) -> None:
         self._work = work
         self._name = name
+        self._serves = serves
         self._exchange = Batcher[Claim | Report, Answer](self._send)
         self._stopping = threading.Event()
 
@@ -97,9 +101,10 @@ class Settler:
         """Settle claims and reports of several threads in one request; answers in their order."""
         claims = [item for item in items if isinstance(item, Claim)]
         reports = [item for item in items if isinstance(item, Report)]
-        answer = self._work.exchange(Exchange(worker=self._name, claims=claims, reports=reports))
+        request = Exchange(worker=self._name, claims=claims, reports=reports, serves=self._serves)
+        answer = self._work.exchange(request)
         claimed = ((each, answer.steps.get(each.step or "")) for each in answer.claims)
-        reported = ((each, None) for each in answer.reports)
+        reported = ((each, _following(each, answer)) for each in answer.reports)
         return [next(claimed) if isinstance(item, Claim) else next(reported) for item in items]
 
 
@@ -117,6 +122,11 @@ def _failing(items: Sequence[Claim | Report]) -> Iterator[None]:
         failpoints.after("worker.claim")
     if reports:
         failpoints.after("worker.report")
+
+
+def _following(report: ReportAnswer, answer: ExchangeAnswer) -> dict[str, Any] | None:
+    """The step that the worker goes on with after that report."""
+    return None if report.follows is None else answer.steps.get(report.follows.claim.step or "")
 
 
 def _is_large(item: Claim | Report) -> bool:

@@ -45,6 +45,7 @@ from app.wire import (
     PointerWire,
     Report,
     ReportAnswer,
+    Serves,
     Variables,
 )
 
@@ -52,13 +53,15 @@ log = structlog.get_logger(__name__)
 
 #: Characters of what a step printed that stay with its event.
 TAIL = 2_000
+#: Seconds for which a thread goes on with the steps that follow; then others have their turn.
+ONWARD = 0.5
 
 
 class Runner:
     """Runs the attempts that messages point to. One per worker process, shared by its threads.
 
-    *secrets* are those of the worker's own environment, by lower-case name; *on_secret* hears of
-    every secret value that an attempt is told.
+    *secrets* are those of the worker's own environment, by lower-case name; after a step it goes on
+    with the next, where it *serves* that; *on_secret* hears of every secret value that an attempt is told.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Runner:
         secrets: Mapping[str, str],
         *,
         name: str,
+        serves: Serves | None = None,
         on_secret: Callable[..., None] | None = None,
     ) -> None:
         self.name = name
@@ -76,7 +80,7 @@ class Runner:
         self._vaults = Vaults(work, name, secrets, settings=settings)
         if on_secret is not None:
             self._vaults.on_secret = on_secret
-        self._settler = Settler(work, name)
+        self._settler = Settler(work, name, serves)
         self._chunks = Chunks(self, self._settler, work, name)
         self._fetcher = Fetcher(work)
         self._shipper = Shipper(work.logs, name)
@@ -103,27 +107,72 @@ class Runner:
         if attempt is None:
             return
         try:
+            until = time.monotonic() + ONWARD
             answer, raw = self._settler.settle(self.claim_of(attempt))
-            if self.granted(attempt, answer):
-                report = self.work(Granted(attempt, answer, raw))
-                if report is not None:
-                    self.reported(self._settler.settle(report, urgent=True)[0])
+            granted = self._granted(attempt, answer, raw)
+            following = granted and self._settled(granted, until)
         finally:
             self.leave(attempt)
+        while following is not None:
+            following = self._gone_on(following, until)
+
+    def _granted(
+        self, attempt: Attempt, answer: ClaimAnswer, raw: dict[str, Any] | None
+    ) -> Granted | None:
+        return Granted(attempt, answer, raw) if self.granted(attempt, answer) else None
+
+    def _settled(self, granted: Granted, until: float) -> Granted | None:
+        """Run what was granted and report it; what follows, if it was handed to us.
+
+        After *until* (monotonic seconds) nothing is: others wait for this thread.
+        """
+        report = self.work(granted)
+        if report is None:
+            return None
+        report.onward = time.monotonic() < until and not self._settler.is_stopping
+        answer, raw = self._settler.settle(report, urgent=True)
+        self.reported(answer)
+        if answer.follows is None:
+            return None
+        attempt = self.enter(Pointer(**answer.follows.pointer.model_dump()))
+        return None if attempt is None else self._granted(attempt, answer.follows.claim, raw)
+
+    def _gone_on(self, granted: Granted, until: float) -> Granted | None:
+        """The same for a step that was handed to us. No message stands for it: whatever happens, it
+        is reported, or given back.
+        """
+        try:
+            if not self._settler.is_stopping:
+                return self._settled(granted, until)
+        except Exception as exc:  # noqa: BLE001 (what failed is said by who tries again)
+            log.warning("step.not_gone_on", error=str(exc))
+        finally:
+            self.leave(granted.attempt)
+        self._handed_back(granted)
+        return None
+
+    def _handed_back(self, granted: Granted) -> None:
+        """Give back what was handed to us; if it was done and that got lost, what follows it, too."""
+        attempt: Attempt | None = granted.attempt
+        while attempt is not None:
+            answer, _ = self._settler.settle(self.given_back(attempt), urgent=True)
+            follows = answer.follows
+            attempt = follows and self._attempt(Pointer(**follows.pointer.model_dump()))
 
     def enter(self, pointer: Pointer) -> Attempt | None:
         """Take the attempt in hand; None where it is: its pointer was delivered again meanwhile."""
-        # The same worker claims an attempt under the same key: a claim whose answer was lost is
-        # answered again instead of being refused for ever.
-        place = ":".join(map(str, pointer)).encode()
-        attempt = Attempt(
-            pointer, f"{self.name[-60:]}:{blake2b(place, digest_size=16).hexdigest()}"
-        )
+        attempt = self._attempt(pointer)
         with self._lock:
             if pointer in self._running:
                 return None
             self._running[pointer] = attempt
         return attempt
+
+    def _attempt(self, pointer: Pointer) -> Attempt:
+        # The same worker claims an attempt under the same key: a claim whose answer was lost is
+        # answered again instead of being refused for ever.
+        place = ":".join(map(str, pointer)).encode()
+        return Attempt(pointer, f"{self.name[-60:]}:{blake2b(place, digest_size=16).hexdigest()}")
 
     def leave(self, attempt: Attempt) -> None:
         """Let go of it, done or not."""

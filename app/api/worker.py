@@ -94,7 +94,8 @@ def _exchange(request: Request, body: bytes) -> Response:
     control: Control = state.control
     given = parse(Exchange, body)
     response = control.work.exchange(given, pool=caller_of(request).pool)
-    state.metrics.claimed(response.claims)
+    handed = (report.follows.claim for report in response.reports if report.follows)
+    state.metrics.claimed([*response.claims, *handed])
     state.metrics.reported(given.reports, response.reports)
     return answer(response)
 

@@ -75,6 +75,7 @@ class Loop:
     """Runs the step once per item of ``items``, or of what ``cursor`` claims.
 
     ``max_in_flight`` may be a template or None. With a cursor it bounds the open frames.
+    ``is_wide``: more than one iteration may be in flight.
     """
 
     items: Any
@@ -82,6 +83,10 @@ class Loop:
     parallel: bool = False
     max_in_flight: Any = None
     cursor: Cursor | None = None
+
+    @property
+    def is_wide(self) -> bool:
+        return self.parallel or self.cursor is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,3 +181,16 @@ class Playbook:
     executor: Executor = field(default_factory=Executor)
     keychain: tuple[Mapping[str, Any], ...] = ()
     keychain_needs: Needs = field(default_factory=Needs)
+
+    def is_wide(self, name: str | None) -> bool:
+        """Whether the step of that name is a loop with many iterations in flight."""
+        step = self.steps.get(name or "")
+        return step is not None and step.loop is not None and step.loop.is_wide
+
+    def leads_wide(self, name: str | None) -> bool:
+        """Whether the step *name* is such a loop, or an arc of it leads to one, or the end of all
+        does; None: the beginning.
+        """
+        step = None if name is None else self.steps.get(name)
+        nexts = [self.entry] if step is None else [step.name, *(arc.step for arc in step.arcs)]
+        return any(self.is_wide(target) for target in (*nexts, self.executor.final_step))

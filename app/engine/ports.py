@@ -113,12 +113,13 @@ class Overdue:
 class Ahead:
     """What a transaction will surely read, so that it may come along with the locks.
 
-    ``after``: by execution the seq after which its events are wanted. ``attempts``: the keys whose
-    state is.
+    ``after``: by execution the seq after which its events are wanted, the first ``most`` of them.
+    ``attempts``: the keys whose state is.
     """
 
     after: Mapping[int, int] = field(default_factory=dict)
     attempts: Sequence[tuple[int, StepKey]] = ()
+    most: int | None = None
 
 
 NOTHING = Ahead()
@@ -147,6 +148,9 @@ class LogTransaction(Protocol):
         self, keys: Iterable[tuple[int, StepKey]]
     ) -> dict[tuple[int, StepKey], AttemptState]:
         """What the log says of each (execution_id, key); one entry for every key asked for."""
+
+    def under(self, execution_id: int, idempotency_key: str) -> Entry | None:
+        """The event that was appended with that key (U2)."""
 
     def append(self, execution_id: int, drafts: Sequence[Draft]) -> list[Entry]:
         """Append in order with the next seqs; visible to others after the transaction commits.

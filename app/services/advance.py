@@ -10,7 +10,13 @@ import structlog
 from app import failpoints
 from app.engine.decide import Limits, decide
 from app.engine.entry import Entry, UnknownEventError
-from app.engine.events import Event, ExecutionFailed, StepDone, StepScheduled
+from app.engine.events import (
+    Event,
+    ExecutionFailed,
+    StepDone,
+    StepKey,
+    StepScheduled,
+)
 from app.engine.ports import (
     Ahead,
     Clock,
@@ -68,6 +74,8 @@ class Turn:
     is_put_off: bool = False
     #: What kept its pointers, or its children's wakes, from being sent.
     trouble: CallboardError | None = None
+    #: What is claimed already, so that nobody needs a pointer to it.
+    handed: StepKey | None = None
 
     @property
     def again(self) -> bool:
@@ -87,8 +95,17 @@ class Turn:
                 pace=paces.get(event.step),
             )
             for entry in self.entries
-            if isinstance(event := entry.event, StepScheduled) and event.key not in done
+            if isinstance(event := entry.event, StepScheduled)
+            and event.key not in done
+            and event.key != self.handed
         ]
+
+    def only_scheduled(self) -> StepScheduled | None:
+        """What is to be done next, where that is one unit of work and no other took it over."""
+        found = [event for event in self.events if isinstance(event, StepScheduled)]
+        if len(found) != 1 or any(isinstance(event, StepDone) for event in self.events):
+            return None
+        return found[0]
 
 
 class Advance:
@@ -131,7 +148,7 @@ class Advance:
             return self._advance_on(execution_id)
         except DuplicateEventError as exc:
             # Our fold was not what the log says: forget it and look again.
-            self._cache.pop(execution_id)
+            self.forget(execution_id)
             raise UnavailableError(f"execution {execution_id}: {exc.message}") from exc
         except UnknownEventError as exc:
             self._cache.pop(execution_id)
@@ -196,7 +213,7 @@ class Advance:
 
         A *shared* one waits for nobody's lock: others would wait for those it holds.
         """
-        known = {i: self._cache.get(i) or Cached(NEW, Values()) for i in execution_ids}
+        known = self.recalled(execution_ids)
         ahead = Ahead(after={i: cached.state.version for i, cached in known.items()})
         with self._log.transaction(execution_ids, ahead=ahead, waits=not shared) as tx:
             turns = list(self._turns(tx, known, shared=shared))
@@ -210,13 +227,25 @@ class Advance:
                 failpoints.before("advance.commit")
         if decided:
             failpoints.after("advance.commit")
-        # Only now: what was not committed must not be remembered.
+        self.committed(turns)
+        return turns
+
+    def recalled(self, execution_ids: Iterable[int]) -> dict[int, Cached]:
+        """What this process remembers of each; the beginning where it remembers nothing."""
+        return {i: self._cache.get(i) or Cached(NEW, Values()) for i in execution_ids}
+
+    def forget(self, execution_id: int) -> None:
+        """Remember nothing of it: something is not as it was thought to be."""
+        self._cache.pop(execution_id)
+
+    def committed(self, turns: Sequence[Turn]) -> None:
+        """Remember and send what was decided. Only now: nothing is that was not committed."""
+        decided = [turn for turn in turns if turn.entries]
         for turn in decided:
             turn.cached = _fold(turn.cached, turn.entries)
         for turn in turns:
             self._remember(turn)
         self._publish(decided)
-        return turns
 
     def _turns(
         self, tx: LogTransaction, known: Mapping[int, Cached], *, shared: bool
@@ -234,18 +263,29 @@ class Advance:
                 yield self._turn(tx, execution_id, cached)
 
     def _turn(self, tx: LogTransaction, execution_id: int, known: Cached) -> Turn:
-        """What follows for one execution, as its log shall have it."""
-        read = tx.read(execution_id, after=known.state.version)
-        turn = Turn(execution_id, known, read, _fold(known, read))
+        turn = self.folded(execution_id, known, tx.read(execution_id, after=known.state.version))
+        self.prepare(tx, turn, self.following(turn))
+        return turn
+
+    def folded(self, execution_id: int, known: Cached, read: Sequence[Entry]) -> Turn:
+        """Where an execution stands; *read* are all of its events that are not *known*."""
+        return Turn(execution_id, known, read, _fold(known, read))
+
+    def following(self, turn: Turn) -> list[Event]:
+        """What follows for one execution. Writes nothing."""
         state = turn.cached.state
         if not state.is_running:
-            return turn
+            return []
         failpoints.before("advance.decide")
-        new = self._inheritance.applied(state, self._decide(execution_id, turn.cached))
+        new = self._inheritance.applied(state, self._decide(turn.execution_id, turn.cached))
         failpoints.after("advance.decide")
-        begun = (self._family.begin(tx, execution_id, state, event) for event in new)
-        turn.events = [self._storage.lighten(tx, execution_id, event) for event in begun]
-        return turn
+        return new
+
+    def prepare(self, tx: LogTransaction, turn: Turn, events: Iterable[Event]) -> None:
+        """Make *events* those of *turn*, as the log shall have them, to be appended next."""
+        state = turn.cached.state
+        begun = (self._family.begin(tx, turn.execution_id, state, event) for event in events)
+        turn.events = [self._storage.lighten(tx, turn.execution_id, event) for event in begun]
 
     def _give_up(self, execution_id: int, reason: Exception) -> int:
         message = f"the engine could not go on: {type(reason).__name__}: {reason}"
@@ -282,6 +322,15 @@ class Advance:
             self._cache.put(turn.execution_id, turn.cached)
         else:
             self._cache.put(turn.execution_id, _fold(turn.known, durable(turn.read)))
+
+    def finish(self, turn: Turn) -> bool:
+        """Do what is left for a *turn* that was ``committed``; whether nothing is left to be decided."""
+        try:
+            self._finish(turn)
+        except CallboardError as exc:
+            log.warning("advance.unsettled", execution_id=turn.execution_id, error=str(exc))
+            return False
+        return not turn.again
 
     def _finish(self, turn: Turn) -> None:
         """See to the family of one that ended; then say what went wrong with the publish."""

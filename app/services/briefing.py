@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -47,15 +47,26 @@ SMALL_LOOP = 100
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """A claim that was granted, and the seq and payload of the ``step.scheduled`` it is about."""
+    """A claim that was granted, and the seq and payload of the ``step.scheduled`` it is about.
+
+    ``event`` is that one, where it need not be read from the payload.
+    """
 
     claim: PointerWire
     seq: int
-    payload: Mapping[str, Any]
+    payload: Mapping[str, Any] = field(default_factory=dict)
+    event: StepScheduled | None = None
+
+    @property
+    def queue(self) -> str:
+        """Where it was, or would have been, sent."""
+        return self.event.queue if self.event is not None else str(self.payload.get("queue", ""))
 
     @property
     def scheduled(self) -> StepScheduled:
         """What it is about. Raises ``UnknownEventError``."""
+        if self.event is not None:
+            return self.event
         claim = self.claim
         columns = {
             "seq": self.seq,

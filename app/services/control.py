@@ -19,6 +19,7 @@ from app.services.briefing import Briefing
 from app.services.catalog import CatalogService
 from app.services.claimants import Claimants
 from app.services.credentials import Credentials
+from app.services.eager import Eager
 from app.services.executions import Executions
 from app.services.family import Family
 from app.services.inspection import Inspection
@@ -121,9 +122,6 @@ def control(ports: Ports, settings: Settings, *, catalog: CatalogService | None 
     )
     events, dispatcher, clock = ports.events, ports.dispatcher, ports.clock
     family = Family(events, catalog, dispatcher, reader, storage=storage, clock=clock)
-    executions = Executions(
-        events, catalog, dispatcher, reader, family, clock=clock, new_id=ports.new_id
-    )
     days = retention_days(settings)
     claimants = Claimants(events, reader)
     output = Output(events, ports.custody.output)
@@ -141,6 +139,10 @@ def control(ports: Ports, settings: Settings, *, catalog: CatalogService | None 
         clock=clock,
         new_id=ports.new_id,
     )
+    eager = Eager(advance, catalog, clock=clock, is_on=settings.eager)
+    executions = Executions(
+        events, catalog, dispatcher, reader, family, eager=eager, clock=clock, new_id=ports.new_id
+    )
     return Control(
         catalog=catalog,
         executions=executions,
@@ -152,6 +154,7 @@ def control(ports: Ports, settings: Settings, *, catalog: CatalogService | None 
             events,
             dispatcher,
             Briefing(catalog, reader),
+            eager,
             storage=storage,
             output=output,
             clock=clock,

@@ -14,6 +14,7 @@ from app.engine.decide import last_step
 from app.engine.entry import Entry
 from app.engine.events import ExecutionStarted, StepDone
 from app.engine.ports import (
+    Ahead,
     CatalogEntry,
     Clock,
     Dispatcher,
@@ -30,6 +31,7 @@ from app.errors import ConflictError, NotFoundError, UnavailableError
 from app.services.cache import Lru
 from app.services.catalog import CatalogService
 from app.services.durable import durable
+from app.services.eager import MOST_READ, Eager, NotDecidedError, Room
 from app.services.family import Family
 from app.services.opening import opening
 from app.services.reading import Reader
@@ -82,6 +84,7 @@ class Executions:
         reader: Reader,
         family: Family,
         *,
+        eager: Eager,
         clock: Clock,
         new_id: NewId,
     ) -> None:
@@ -90,6 +93,7 @@ class Executions:
         self._dispatcher = dispatcher
         self._reader = reader
         self._family = family
+        self._eager = eager
         self._clock = clock
         self._new_id = new_id
         self._folded: Lru[int, Execution] = Lru(512)
@@ -151,18 +155,31 @@ class Executions:
         parent = started.parent_execution_id
         if parent is not None and self._log.summary(parent) is not None:
             before.append(parent)
-        # With the locks of those before: from its commit on, they are not pruned.
-        with self._log.transaction([execution_id, *before]) as tx:
-            for each in before:
-                if not tx.last_seq(each):
-                    raise NotFoundError(f"there is no execution {each} any more")
-            tx.append(execution_id, [Draft(started, key)])
-            failpoints.before("start.commit")
-        failpoints.after("start.commit")
+        draft = Draft(started, key)
+        room = self._eager.starting(execution_id, started)
+        try:
+            self._begin(execution_id, draft, before, room)
+        except NotDecidedError:
+            room = room.closed()
+            self._begin(execution_id, draft, before, room)
         if started.deadline is not None:
             # First: what ends at once has it dropped again.
             self._wake(execution_id, delay=started.deadline - self._clock())
-        self._wake(execution_id)
+        if not self._eager.conclude(room):
+            self._wake(execution_id)
+
+    def _begin(self, execution_id: int, started: Draft, before: Sequence[int], room: Room) -> None:
+        # With the locks of those before: from its commit on, they are not pruned.
+        ahead = Ahead(room.ahead, most=MOST_READ + 1)
+        with self._log.transaction([execution_id, *before], ahead=ahead) as tx:
+            for each in before:
+                if not tx.last_seq(each):
+                    raise NotFoundError(f"there is no execution {each} any more")
+            self._eager.look(tx, room)
+            entries = tx.append(execution_id, [started])
+            self._eager.begin(tx, room, execution_id, entries)
+            failpoints.before("start.commit")
+        failpoints.after("start.commit")
 
     def _started_under(
         self, key: str | None, path: str | None, catalog_id: int | None

@@ -42,6 +42,7 @@ from app.engine.ports import (
 from app.engine.references import place_of
 from app.errors import BadRequestError, CallboardError, ForbiddenError, UnavailableError
 from app.services.briefing import Briefing, Granted
+from app.services.eager import MOST_READ, Eager, Room
 from app.services.kinship import Kinship
 from app.services.large import Storage
 from app.services.output import Output
@@ -54,6 +55,7 @@ from app.wire import (
     ClaimResponse,
     Exchange,
     ExchangeAnswer,
+    Follows,
     LogAnswer,
     LogBatch,
     PointerWire,
@@ -112,6 +114,10 @@ class _Turn:
     reports: list[ReportAnswer] = field(default_factory=list)
     late: list[Report] = field(default_factory=list)
     released: list[Granted] = field(default_factory=list)
+    #: By execution the first report that counts, with its answer.
+    accepted: dict[int, tuple[Report, ReportAnswer]] = field(default_factory=dict)
+    #: What workers go on with, by the answer that tells them.
+    onward: list[tuple[ReportAnswer, Granted]] = field(default_factory=list)
     woken: set[int] = field(default_factory=set)
 
 
@@ -123,6 +129,7 @@ class Work:
         events: EventLog,
         dispatcher: Dispatcher,
         briefing: Briefing,
+        eager: Eager,
         *,
         storage: Storage,
         output: Output,
@@ -131,6 +138,7 @@ class Work:
         self._log = events
         self._dispatcher = dispatcher
         self._briefing = briefing
+        self._eager = eager
         self._storage = storage
         self._output = output
         self._clock = clock
@@ -155,33 +163,51 @@ class Work:
         """
         # First, so that whoever sees a step's end finds all that it printed.
         self._keep_output(request.reports, pool)
+        room = self._eager.reporting(request, pool)
         try:
-            turn = self._judge(request, pool)
-        except DuplicateEventError:
+            turn = self._judge(request, pool, room)
+        except (ForbiddenError, UnavailableError):
+            raise
+        except Exception as exc:
             # It was judged by a view that lacked the newest events, and the keys refused what
-            # followed from that. A fresh look answers everything in it.
-            turn = self._judge(request, pool)
-        if turn.woken:
-            self._wake(turn.woken)
+            # followed from that: a fresh look answers everything in it. Or what follows could not
+            # be decided, which is no reason to refuse what is reported.
+            if not (room.known or isinstance(exc, DuplicateEventError)):
+                raise
+            room = room.closed()
+            turn = self._judge(request, pool, room)
+        woken = turn.woken - self._eager.conclude(room)
+        if woken:
+            self._wake(woken)
         self._keep_late(turn.late, request.worker)
         self._send_alone(turn.released)
         failpoints.before("exchange.answer")
-        claims, steps = self._briefing.answers(turn.claims)
+        answer = self._answer(turn)
         failpoints.after("exchange.answer")
-        return ExchangeAnswer(claims=claims, reports=turn.reports, steps=steps)
+        return answer
 
-    def _judge(self, request: Exchange, pool: str | None) -> _Turn:
-        """Judge everything in *request*, and append what counts, in one transaction."""
+    def _answer(self, turn: _Turn) -> ExchangeAnswer:
+        """What the worker is told, with what it needs to run what it was granted."""
+        granted = [*turn.claims, *(granted for _, granted in turn.onward)]
+        claims, steps = self._briefing.answers(granted)
+        told = len(turn.claims)
+        for (answer, grant), claim in zip(turn.onward, claims[told:], strict=True):
+            answer.follows = Follows(pointer=grant.claim, claim=claim)
+        return ExchangeAnswer(claims=claims[:told], reports=turn.reports, steps=steps)
+
+    def _judge(self, request: Exchange, pool: str | None, room: Room) -> _Turn:
+        """Judge everything in *request*, and append what counts and what follows, in one transaction."""
         items: list[PointerWire] = [*request.reports, *request.claims, *request.released]
         ids = {item.execution_id for item in items}
         # Losing a claim only means that the step is claimed again; a report must be on disk.
         places = list(dict.fromkeys(_place(item) for item in items))
-        ahead = Ahead(attempts=places)
+        ahead = Ahead(room.ahead, places, most=MOST_READ + 1)
         with self._log.transaction(ids, durable=bool(request.reports), ahead=ahead) as tx:
+            self._eager.look(tx, room)
             states, ended, paused = tx.attempts(places), tx.ended(ids), tx.paused(ids)
             turn = _Turn(request.worker, pool, states, ended, paused)
             for report in request.reports:
-                self._judge_report(tx, turn, report)
+                self._judge_report(tx, turn, report, room)
             for claim in request.claims:
                 self._judge_claim(turn, claim)
             for pointer in request.released:
@@ -189,10 +215,19 @@ class Work:
                 if _refusal(pointer, state, turn) is None and state.started_key is None:
                     turn.released.append(Granted(pointer, state.scheduled_seq, state.scheduled))
             for execution_id, drafts in sorted(turn.drafts.items()):
-                tx.append(execution_id, drafts)
+                appended = tx.append(execution_id, drafts)
+                if execution_id in turn.accepted:
+                    report, answer = turn.accepted[execution_id]
+                    granted = self._eager.follow(tx, room, report, appended)
+                    self._grant_onward(turn, answer, granted)
             failpoints.before("exchange.commit")
         failpoints.after("exchange.commit")
         return turn
+
+    def _grant_onward(self, turn: _Turn, answer: ReportAnswer, granted: Granted | None) -> None:
+        if granted is not None:
+            turn.onward.append((answer, granted))
+            self._output.expect(_pointer(granted.claim), granted.queue)
 
     def value(self, request: ValueRequest, *, pool: str | None = None) -> bytes:
         """What an attempt refers to, as JSON. Raises ``MissingValueError``.
@@ -249,12 +284,14 @@ class Work:
         self._output.expect(Pointer(place[0], *place[1], claim.attempt), state.queue)
 
     # ------------------------------------------------------------------ one report
-    def _judge_report(self, tx: LogTransaction, turn: _Turn, report: Report) -> None:
+    def _judge_report(self, tx: LogTransaction, turn: _Turn, report: Report, room: Room) -> None:
         place, key = _place(report), f"report:{report.key}"
         state = turn.states[place]
         if key in {state.ended_key, turn.settled.get(place)}:
-            turn.reports.append(ReportAnswer(accepted=True, duplicate=True))
+            again = ReportAnswer(accepted=True, duplicate=True)
+            turn.reports.append(again)
             turn.woken.add(report.execution_id)
+            self._grant_onward(turn, again, self._eager.again(tx, room, report))
             return
         reason = _refusal(report, state, turn)
         if reason is None and (
@@ -269,7 +306,9 @@ class Work:
         draft = Draft(self._event(tx, report, turn.worker), key)
         turn.drafts[report.execution_id].append(draft)
         turn.woken.add(report.execution_id)
-        turn.reports.append(ReportAnswer(accepted=True))
+        answer = ReportAnswer(accepted=True)
+        turn.reports.append(answer)
+        turn.accepted.setdefault(report.execution_id, (report, answer))
 
     def _event(self, tx: LogTransaction, report: Report, worker: str) -> Event:
         place = {"attempt": report.attempt, "worker": worker}

@@ -30,6 +30,8 @@ class Process:
         self.alive = True
         self.skew = world.random.uniform(-world.plan.skew, world.plan.skew)
         self.outdated = UP_TO_DATE
+        #: Not every process has the same settings.
+        self.is_eager = world.random.random() < 0.75
         self._control: Control | None = None
 
     @property

@@ -14,7 +14,7 @@ from app.engine.state import NEW, Execution, evolve
 from app.services.audit import Audit
 
 if TYPE_CHECKING:
-    from app.simulation.processes import Orchestrator
+    from app.simulation.processes import Process
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +111,15 @@ class Watch:
         return self._states.get(execution_id, [NEW])[-1]
 
     # ------------------------------------------------------------------ the live state
-    def compare(self, orchestrator: Orchestrator, execution_id: int) -> None:
-        """What an orchestrator remembers equals the fold of the log up to there."""
-        known = orchestrator.control.advance.known(execution_id)
+    def compare(self, process: Process, execution_id: int) -> None:
+        """What a process remembers equals the fold of the log up to there."""
+        known = process.control.advance.known(execution_id)
         if known is None:
             return
         states = self._states.get(execution_id, [NEW])
         if known.version >= len(states):
-            said = f"{orchestrator.name} knows event {known.version}, which the log lacks"
+            said = f"{process.name} knows event {known.version}, which the log lacks"
             self.find("live-state", said, execution_id, known.version)
         elif known != states[known.version]:
-            said = f"{orchestrator.name} remembers another state than the log says"
+            said = f"{process.name} remembers another state than the log says"
             self.find("live-state", said, execution_id, known.version)

@@ -12,6 +12,7 @@ from app.errors import CallboardError, UnavailableError
 from app.simulation.agenda import Act
 from app.simulation.broker import Message
 from app.simulation.fates import fate
+from app.simulation.playbooks import KINDS
 from app.simulation.processes import Process, pointer_text
 from app.simulation.store import Outdated
 from app.store.rows import Row
@@ -21,14 +22,24 @@ from app.wire import (
     ClaimAnswer,
     Exchange,
     ExchangeAnswer,
+    Follows,
     PointerWire,
     Report,
     ReportAnswer,
+    Serves,
     Variables,
 )
 
 if TYPE_CHECKING:
     from app.simulation.world import World
+
+
+#: What workers say they serve; an older one does not say.
+SERVES = (
+    Serves(queues=["default.cpu", "default.io"], tools=sorted(KINDS)),
+    Serves(queues=["default.io"], tools=["noop", "postgres"]),
+    None,
+)
 
 
 @dataclass(slots=True)
@@ -53,6 +64,7 @@ class Worker(Process):
         self.paused_until = 0.0
         self.stopping = False
         self._turn_is_due = False
+        self.serves = world.random.choice(SERVES)
         self._said: list[Report] = []
 
     def begin(self) -> None:
@@ -104,7 +116,10 @@ class Worker(Process):
         if not claims and not told:
             return
         request = Exchange(
-            worker=self.name, claims=[self._claim(a.pointer) for a in claims], reports=told
+            worker=self.name,
+            claims=[self._claim(a.pointer) for a in claims],
+            reports=told,
+            serves=self.serves,
         )
         try:
             answer = self._ask(request)
@@ -123,6 +138,8 @@ class Worker(Process):
         if self.world.happens("stale view", "of the log"):
             api.outdated = Outdated(blind_spot(request))
         answer = api.serve(lambda control: control.work.exchange(request))
+        for report in request.reports:
+            self.world.watch.compare(api, report.execution_id)
         if self.world.happens("answer lost"):
             raise UnavailableError("the answer was lost")
         self.world.comma("after a request")
@@ -148,7 +165,8 @@ class Worker(Process):
         if self.world.happens("long step", pointer_text(pointer)):
             seconds += self.world.random.uniform(10, 30)
         self.world.watch.ran(pointer)
-        report = Report(**self._claim(pointer).model_dump(), **end.report)
+        claim = self._claim(pointer).model_dump()
+        report = Report(**claim, **end.report, onward=self.serves is not None)
 
         def finish() -> None:
             if self.attempts.get(pointer) is attempt and attempt.report is None:
@@ -162,7 +180,21 @@ class Worker(Process):
         if not answer.accepted:
             self.world.tell(f"was late with {pointer_text(attempt.pointer)}: {answer.reason}")
         self._said.append(attempt.report)
-        self._let_go(attempt)
+        if answer.follows is None:
+            self._let_go(attempt)
+        else:
+            self._go_on(attempt, answer.follows)
+
+    def _go_on(self, attempt: Attempt, follows: Follows) -> None:
+        """Do what was handed over, before the message is acked that brought the first step."""
+        pointer = Pointer(**follows.pointer.model_dump())
+        self.world.tell(f"goes on with {pointer_text(pointer)}")
+        del self.attempts[attempt.pointer]
+        following = self.attempts[pointer] = Attempt(pointer, attempt.message)
+        self._claimed(following, follows.claim)
+        if self.stopping:
+            self._give_back(following)
+            self.soon()
 
     def _let_go(self, attempt: Attempt) -> None:
         # Out of hand first: if it dies over the ack, the message comes again, to somebody else.
@@ -195,12 +227,15 @@ class Worker(Process):
                 del self.attempts[attempt.pointer]
                 self.world.broker.nack(attempt.message)
             elif attempt.report is None:
-                claim = self._claim(attempt.pointer).model_dump()
-                attempt.report = Report(**claim, outcome="interrupted")
+                self._give_back(attempt)
         if self.attempts:
             self.soon()
         else:
             self._leave()
+
+    def _give_back(self, attempt: Attempt) -> None:
+        claim = self._claim(attempt.pointer).model_dump()
+        attempt.report = Report(**claim, outcome="interrupted")
 
     def _leave(self) -> None:
         try:

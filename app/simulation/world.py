@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -151,7 +151,8 @@ class World:
             new_id=self.new_id,
             custody=self._custody,
         )
-        return control(ports, self.settings, catalog=library().service)
+        settings = replace(self.settings, eager=process.is_eager)
+        return control(ports, settings, catalog=library().service)
 
     def new_id(self) -> int:
         return next(self._ids)

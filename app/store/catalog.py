@@ -16,6 +16,7 @@ _LOCK = text("SELECT pg_advisory_xact_lock(20240101, hashtext(:path))")
 
 # Asked for with every start.
 _NEWEST_OF = "SELECT catalog_id FROM noetl.catalog WHERE path = %s ORDER BY version DESC LIMIT 1"
+_ROW = "SELECT catalog_id, path, version, kind, content, meta, created_at FROM noetl.catalog"
 
 _COLUMNS = (
     c.c.catalog_id,
@@ -48,13 +49,12 @@ class PostgresCatalog:
             return _entry(connection.execute(statement.returning(*_COLUMNS)).one())
 
     def get(self, catalog_id: int) -> CatalogEntry | None:
-        return self._one(select(*_COLUMNS).where(c.c.catalog_id == catalog_id))
+        return self._one(f"{_ROW} WHERE catalog_id = %s", catalog_id)
 
     def find(self, path: str, version: int | None = None) -> CatalogEntry | None:
-        query = select(*_COLUMNS).where(c.c.path == path)
         if version is not None:
-            return self._one(query.where(c.c.version == version))
-        return self._one(query.order_by(c.c.version.desc()).limit(1))
+            return self._one(f"{_ROW} WHERE path = %s AND version = %s", path, version)
+        return self._one(f"{_ROW} WHERE path = %s ORDER BY version DESC LIMIT 1", path)
 
     def newest(self, path: str) -> int | None:
         with self._database.raw() as connection:
@@ -71,9 +71,10 @@ class PostgresCatalog:
         with self._database.connect() as connection:
             return [_entry(row) for row in connection.execute(query)]
 
-    def _one(self, query: Any) -> CatalogEntry | None:
-        with self._database.connect() as connection:
-            row = connection.execute(query).one_or_none()
+    def _one(self, query: str, *values: int | str) -> CatalogEntry | None:
+        # As an execution is decided, too: through the connection of its transaction.
+        with self._database.raw() as connection:
+            row = connection.execute(query.encode(), values).fetchone()
         return None if row is None else _entry(row)
 
 

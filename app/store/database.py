@@ -6,6 +6,7 @@ import logging
 import re
 import select
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,6 +92,7 @@ class Database:
         # of all types every time, and leave a fragmented heap behind wherever connections die.
         self._adapters = AdaptersMap(psycopg.adapters)
         set_json_loads(encoding.loads, self._adapters)
+        self._own = threading.local()
         #: The last time that Postgres answered with an error that passes.
         self.refusal: Refusal | None = None
         self._engine = create_engine(
@@ -125,7 +127,31 @@ class Database:
 
     @contextmanager
     def raw(self) -> Iterator[psycopg.Connection[Any]]:
-        """A psycopg connection in autocommit mode; what is left uncommitted is rolled back."""
+        """A psycopg connection in autocommit mode; what is left uncommitted is rolled back.
+
+        While this thread has one of its ``own``, it is that: what is read on the way to a commit
+        sees what was written, and waits for no second connection.
+        """
+        own: psycopg.Connection[Any] | None = getattr(self._own, "connection", None)
+        if own is not None:
+            yield own
+            return
+        with self._borrowed() as connection:
+            yield connection
+
+    @contextmanager
+    def own(self) -> Iterator[psycopg.Connection[Any]]:
+        """A connection for one transaction; until its end this thread reads through it, too."""
+        before = getattr(self._own, "connection", None)
+        with self._borrowed() as connection:
+            self._own.connection = connection
+            try:
+                yield connection
+            finally:
+                self._own.connection = before
+
+    @contextmanager
+    def _borrowed(self) -> Iterator[psycopg.Connection[Any]]:
         with self._translated():
             borrowed = self._engine.raw_connection()
             connection: psycopg.Connection[Any] = borrowed.driver_connection  # type: ignore[assignment]  # typed as Any-or-None; a connection just borrowed is there

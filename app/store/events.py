@@ -124,6 +124,11 @@ class PostgresTransaction:
         rows = self.connection.execute(statements.ATTEMPTS, [_keys(wanted)])
         return {key: _attempt_state(row) for key, row in zip(wanted, rows, strict=True)}
 
+    def under(self, execution_id: int, idempotency_key: str) -> Entry | None:
+        self._write()
+        rows = self.connection.execute(statements.UNDER, [execution_id, idempotency_key])
+        return next(iter(_entries(rows)), None)
+
     def append(self, execution_id: int, drafts: Sequence[Draft]) -> list[Entry]:
         head = self._head(execution_id)
         if not drafts:
@@ -250,7 +255,7 @@ class PostgresLog:
         listed = _array(ids)
         keys = list(dict.fromkeys(ahead.attempts))
         encoded = _keys(keys)
-        with self._database.raw() as connection:
+        with self._database.own() as connection:
             # One round trip; each statement still takes a snapshot of its own, so what those after
             # LOCK read includes whatever the previous holder of the lock committed.
             with connection.pipeline():
@@ -261,7 +266,7 @@ class PostgresLog:
                     statements.LOCK if waits else statements.TRY_LOCK, [listed]
                 )
                 heads = connection.execute(statements.HEADS, [listed])
-                news = _news(connection, ahead.after)
+                news = _news(connection, ahead)
                 rows = connection.execute(statements.ATTEMPTS, [encoded]) if keys else ()
             states = {key: _attempt_state(row) for key, row in zip(keys, rows, strict=True)}
             entries: dict[int, list[Entry]] = {}
@@ -397,14 +402,14 @@ def _keys(keys: Iterable[tuple[int, StepKey]]) -> str:
     return encoding.dumps([{"execution_id": i, **key._asdict()} for i, key in keys]).decode()
 
 
-def _news(connection: Connection, after: Mapping[int, int]) -> Iterable[tuple[Any, ...]]:
+def _news(connection: Connection, ahead: Ahead) -> Iterable[tuple[Any, ...]]:
     """The rows of each of these executions after the seq that is known of it."""
+    after = ahead.after
     if not after:
         return ()
-    if len(after) > 1:
-        return connection.execute(
-            statements.NEWS, [_array(after), _array(after.values()), MOST_NEWS]
-        )
+    if len(after) > 1 or ahead.most is not None:
+        most = MOST_NEWS if ahead.most is None else ahead.most
+        return connection.execute(statements.NEWS, [_array(after), _array(after.values()), most])
     ((execution_id, seq),) = after.items()
     return connection.execute(
         f"{statements.READ} AND e.seq > %(after)s ORDER BY e.seq",

@@ -203,6 +203,11 @@ class MemoryTransaction:
             for i, key in keys
         }
 
+    def under(self, execution_id: int, idempotency_key: str) -> Entry | None:
+        rows = (*self._shelf.rows(execution_id), *self._own(execution_id).rows)
+        found = (stored for stored in rows if stored.row.idempotency_key == idempotency_key)
+        return next((stored.entry(execution_id) for stored in found), None)
+
     def append(self, execution_id: int, drafts: Sequence[Draft]) -> list[Entry]:
         own = self._locked(execution_id)
         known = self._shelf.book(execution_id)

@@ -87,6 +87,12 @@ SELECT execution_id FROM noetl.event
 WHERE idempotency_key = %s AND type = 'execution.started' AND idempotency_key IS NOT NULL
 """
 
+# Its conditions are those of the unique index U2.
+UNDER = f"""
+SELECT {_COLUMNS} FROM noetl.event e
+WHERE e.execution_id = %s AND e.idempotency_key = %s AND e.idempotency_key IS NOT NULL
+"""
+
 READ = f"SELECT {_COLUMNS} FROM noetl.event e WHERE e.execution_id = %(id)s"
 
 NEWS = f"""

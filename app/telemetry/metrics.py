@@ -238,6 +238,9 @@ class _CountedTransaction:
     ) -> dict[tuple[int, StepKey], AttemptState]:
         return self._tx.attempts(keys)
 
+    def under(self, execution_id: int, idempotency_key: str) -> Entry | None:
+        return self._tx.under(execution_id, idempotency_key)
+
     def append(self, execution_id: int, drafts: Sequence[Draft]) -> list[Entry]:
         entries = self._tx.append(execution_id, drafts)
         for entry in entries:

@@ -128,7 +128,7 @@ class Report(PointerWire):
 
     ``selected`` are the parts that the reference of a large result shall tell.
     A parked one goes on from ``progress`` when the sub-playbook ``call`` has ended, or without one
-    after ``retry_in`` seconds.
+    after ``retry_in`` seconds. Whoever sends an ``onward`` one would go on with the step that follows.
     """
 
     key: str = Field(max_length=200)
@@ -142,6 +142,7 @@ class Report(PointerWire):
     retry_in: float | None = None
     duration_ms: float | None = None
     tail: str | None = None
+    onward: bool = False
     #: The last of what it printed, where that is little and nothing before it is on its way.
     output: list[LogChunk] = Field([], max_length=1000)
 
@@ -151,28 +152,46 @@ class ReportRequest(Wire):
     reports: list[Report] = Field(max_length=1000)
 
 
+class Follows(Wire):
+    """The step after the reported one, claimed for whoever reported: as if it had claimed *pointer*."""
+
+    pointer: PointerWire
+    claim: ClaimAnswer
+
+
 class ReportAnswer(Wire):
     """Accepted (perhaps as a repetition), or refused because the attempt is no longer the current one."""
 
     accepted: bool
     duplicate: bool = False
     reason: str | None = None
+    #: Given to an ``onward`` report alone.
+    follows: Follows | None = None
 
 
 class ReportResponse(Wire):
     answers: list[ReportAnswer]
 
 
+class Serves(Wire):
+    """What a worker can run: the kinds of tools it has, and the queues it listens to."""
+
+    queues: list[str] = Field(max_length=100)
+    tools: list[str] = Field(max_length=1000)
+
+
 class Exchange(Wire):
     """Reports of what ended and claims of what comes next, settled in one commit.
 
     ``released`` came with one message and would have to wait there: they are sent again, each alone.
+    What the worker ``serves`` is asked where a report is ``onward``; an older one does not say.
     """
 
     worker: str = Field(max_length=200)
     reports: list[Report] = Field(default=[], max_length=1000)
     claims: list[Claim] = Field(default=[], max_length=1000)
     released: list[PointerWire] = Field(default=[], max_length=1000)
+    serves: Serves | None = None
 
 
 class ExchangeAnswer(Wire):

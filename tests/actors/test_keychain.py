@@ -67,7 +67,7 @@ def bench(authority: Authority, tmp_path: Path) -> Bench:
         new_id=Snowflake(clock=clock),
         custody=replace(memory_custody(), tokens=MemoryTokens(clock=clock)),
     )
-    plane = control(ports, load({}, home=tmp_path).settings)
+    plane = control(ports, load({}, home=tmp_path, eager=False).settings)
     token_url = f"{authority.url}/token"
     client = {"client_id": "me", "client_secret": CLIENT_SECRET, "token_url": token_url}
     plane.credentials.put(CredentialPut(name="client", type="oauth2", data=client))

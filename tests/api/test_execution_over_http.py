@@ -8,7 +8,7 @@ from tests.api.plane import CHAIN, Plane, build
 
 
 def test_register_execute_claim_report_until_completed() -> None:
-    plane = build()
+    plane = build(eager=False)
     http = plane.client()
     registered = http.post("/api/catalog/register", content=CHAIN).json()
     started = http.post("/api/execute", json={"path": "tests/chain", "payload": {"greeting": "hi"}})
@@ -27,7 +27,7 @@ def test_register_execute_claim_report_until_completed() -> None:
     report = {**pointer, "key": "report-1", "outcome": "done", "result": {"message": "hi"}}
     body = {"worker": "w1", "reports": [report]}
     assert http.post("/api/worker/report", json=body).json()["answers"] == [
-        {"accepted": True, "duplicate": False, "reason": None}
+        {"accepted": True, "duplicate": False, "reason": None, "follows": None}
     ]
     assert http.post("/api/worker/report", json=body).json()["answers"][0]["duplicate"]
 

@@ -31,7 +31,7 @@ def _plane(database: Database, home: Path) -> Control:
         new_id=Snowflake(),
         custody=memory_custody(),
     )
-    return control(ports, load({}, home=home).settings)
+    return control(ports, load({}, home=home, eager=False).settings)
 
 
 def test_what_is_filled_in_can_be_opened_and_verified(database: str, tmp_path: Path) -> None:

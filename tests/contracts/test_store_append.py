@@ -106,8 +106,9 @@ def test_a_transaction_sees_what_it_wrote_and_others_only_after_commit(log: Even
         tx.append(1, [Draft(STARTED), Draft(SCHEDULED)])
         assert tx.last_seq(1) == 2
         assert [entry.event for entry in tx.read(1, after=1)] == [SCHEDULED]
-        assert log.read(1) == []
-        assert log.summary(1) is None
+        with ThreadPoolExecutor(1) as others:
+            assert others.submit(log.read, 1).result() == []
+            assert others.submit(log.summary, 1).result() is None
     assert log.count(1) == 2
 
 
@@ -416,3 +417,18 @@ def test_of_sixteen_claims_one_succeeds(log: EventLog) -> None:
     with ThreadPoolExecutor(16) as pool:
         results = sorted(pool.map(claim, range(16)))
     assert results == ["U7"] * 15 + ["won"]
+
+
+def test_an_event_is_found_under_its_key(log: EventLog) -> None:
+    with log.transaction([1, 2]) as tx:
+        tx.append(1, [Draft(STARTED), Draft(SCHEDULED), Draft(CLAIMED, "claim:x")])
+        tx.append(2, [Draft(STARTED, "claim:x")])
+        own = tx.under(1, "claim:x")
+        assert own is not None
+        assert (own.seq, own.event) == (3, CLAIMED)
+    with log.transaction([1, 3]) as tx:
+        kept = tx.under(1, "claim:x")
+        assert kept is not None
+        assert (kept.execution_id, kept.seq, kept.event) == (1, 3, CLAIMED)
+        assert tx.under(1, "claim:y") is None
+        assert tx.under(3, "claim:x") is None

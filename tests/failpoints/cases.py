@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.failpoints import ACTIONS
 
@@ -20,6 +20,7 @@ class Case:
     ``expires``: an attempt is lost, and its lease has to end. ``once``: the faults cannot make a
     step run twice. ``hold``: seconds that the step ``left`` takes. ``cancels``: the story is a
     cancellation. ``idles``: another execution is open all the time, so that there is one to wake.
+    Unless ``eager``, orchestrators decide all of it.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Case:
     hold: float = 0.0
     cancels: bool = False
     idles: bool = False
+    eager: bool = True
 
 
 def _cases(
@@ -41,11 +43,14 @@ def _cases(
 
 def _web() -> Iterator[Case]:
     yield from _cases("server", "start.commit", ALL)
-    yield from _cases("server", "start.wake", ("crash", "error", "done-then-crash"))
+    yield from _cases("server", "start.wake", ("crash", "error", "done-then-crash"), eager=False)
+    yield from _cases("server", "advance.decide", ("crash", "error", "done-then-crash"))
+    yield from _cases("server", "advance.decide", ("crash", "error"), nth=4)
+    yield from _cases("server", "advance.publish", BREAKING, nth=2)
     # The first exchange is a claim; later ones are reports, alone or with claims.
     yield from _cases("server", "exchange.commit", ("crash", "done-then-error"))
     yield from _cases("server", "exchange.commit", BREAKING, nth=4)
-    yield from _cases("server", "exchange.wake", BREAKING)
+    yield from _cases("server", "exchange.wake", BREAKING, eager=False)
     yield from _cases("server", "exchange.answer", ("error", "done-then-crash"), nth=3)
     yield from _cases("server", "broker.publish", ("error", "done-then-error"), nth=2)
     yield from _cases("server", "heartbeat.send", ("crash", "error"), nth=2)
@@ -53,6 +58,11 @@ def _web() -> Iterator[Case]:
 
 
 def _orchestrator() -> Iterator[Case]:
+    for case in _deciding():
+        yield replace(case, eager=False)
+
+
+def _deciding() -> Iterator[Case]:
     yield from _cases("orchestrator", "advance.decide", ("crash", "error", "done-then-crash"))
     yield from _cases(
         "orchestrator", "advance.append", ("crash", "error", "done-then-crash"), nth=2
@@ -107,7 +117,7 @@ def _scheduler() -> Iterator[Case]:
         ):
             faults = {**broken, "scheduler": [f"{point}:{action}"]}
             name, idles = f"scheduler-{point}-{action}", point == "sweep.wake"
-            yield Case(name, faults, expires=lost, once=not lost, idles=idles)
+            yield Case(name, faults, expires=lost, once=not lost, idles=idles, eager=False)
 
 
 def _usual(cases: Sequence[Case]) -> list[Case]:

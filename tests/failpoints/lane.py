@@ -140,8 +140,11 @@ class Lane(System):
     @staticmethod
     def _variables(case: Case, module: str) -> dict[str, str]:
         armed = {"CALLBOARD_FAILPOINT": ",".join(case.faults.get(module, ()))}
-        lease = {"CALLBOARD_LEASE": SHORT_LEASE if case.expires else LEASE}
-        return {**armed, **lease} if module == "scheduler" else armed
+        own = {
+            "scheduler": {"CALLBOARD_LEASE": SHORT_LEASE if case.expires else LEASE},
+            "server": {"CALLBOARD_EAGER": "1" if case.eager else "0"},
+        }
+        return {**armed, **own.get(module, {})}
 
     def _begun(self, case: Case, playbook: str, payload: dict[str, Any]) -> str:
         """The id of the execution, whatever became of the answer to the first request."""

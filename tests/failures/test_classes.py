@@ -120,7 +120,10 @@ def test_02_nothing_is_published_before_it_is_committed(bench: Bench) -> None:  
     watching.log, watching.unwritten = bench.ports.events, []
     ports = replace(bench.ports, dispatcher=watching)
     watched = replace(
-        bench, ports=ports, dispatcher=watching, control=control(ports, load({}).settings)
+        bench,
+        ports=ports,
+        dispatcher=watching,
+        control=control(ports, load({}, eager=False).settings),
     )
     watched.settle(watched.start(FORK))
     assert len(watching.sent) == 4
@@ -214,7 +217,7 @@ workflow:
 def on_postgres(bench: Bench, database: str) -> Iterable[Bench]:  # noqa: F811
     opened = Database(database, pool_size=8)
     ports = replace(bench.ports, events=PostgresLog(opened), catalog=PostgresCatalog(opened))
-    yield replace(bench, ports=ports, control=control(ports, load({}).settings))
+    yield replace(bench, ports=ports, control=control(ports, load({}, eager=False).settings))
     opened.close()
 
 
@@ -222,7 +225,7 @@ class Crowd:
     """Several orchestrators, each with a cache of its own, woken at once."""
 
     def __init__(self, bench: Bench, size: int) -> None:  # noqa: F811 (the fixture's value)
-        settings = load({}).settings
+        settings = load({}, eager=False).settings
         self.planes = [control(bench.ports, settings) for _ in range(size)]
         self.errors: list[Exception] = []
 

@@ -75,7 +75,7 @@ def test_every_log_is_read_and_verified(database: str, tmp_path: Path) -> None:
             ports = replace(
                 memory.ports, events=PostgresLog(opened), catalog=PostgresCatalog(opened)
             )
-            plane = control(ports, load({}).settings)
+            plane = control(ports, load({}, eager=False).settings)
             for execution_id in recording.events:
                 assert ports.events.read(execution_id) == memory.log(execution_id), path
                 assert plane.inspection.verify(execution_id).findings == [], path

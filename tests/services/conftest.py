@@ -153,7 +153,8 @@ def bench_on(
     new_id: NewId | None = None,
     **settings: Any,
 ) -> Bench:
-    """A bench whose clock stands still until somebody moves it."""
+    """A bench whose clock stands still until somebody moves it; it decides when it is told to."""
+    settings.setdefault("eager", False)
     now = [1_800_000_000.0]
     clock = lambda: now[0]  # noqa: E731 (one clock for everything)
     runtime = MemoryRuntime(clock=clock)

@@ -44,7 +44,7 @@ def bench(make_bench: Callable[..., Bench]) -> Bench:
     """A bench with a blob store, and small limits."""
     plain = make_bench(artifact_bytes=1000, result_bytes=500)
     ports = replace(plain.ports, blobs=MemoryBlobs())
-    settings = load({}, artifact_bytes=1000, result_bytes=500).settings
+    settings = load({}, eager=False, artifact_bytes=1000, result_bytes=500).settings
     return Bench(control(ports, settings), ports, plain.dispatcher, plain.now)
 
 
@@ -66,7 +66,7 @@ def keeper(bench: Bench, pointer: Pointer, *secrets: str, worker: str = "w1") ->
     masker = Masker()
     masker.add(*secrets)
     asker = Asker(pointer, threading.Event(), time.monotonic() + 30)
-    settings = load({}, artifact_bytes=1000).settings
+    settings = load({}, eager=False, artifact_bytes=1000).settings
     return KeptArtifacts(Fetcher(Desk(bench.control)), asker, worker, masker, settings)
 
 

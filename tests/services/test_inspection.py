@@ -70,7 +70,7 @@ def codes(bench: Bench, execution_id: int) -> list[str]:
 
 def fresh(ports: Ports) -> Control:
     """A control plane that remembers nothing of what the log said before."""
-    return control(ports, load({}).settings)
+    return control(ports, load({}, eager=False).settings)
 
 
 # ---------------------------------------------------------------------- replay

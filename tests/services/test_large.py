@@ -86,7 +86,7 @@ def making(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Making]:
             custody=memory_custody(),
             blobs=blobs if blobs is not None else DirectoryBlobs(tmp_path / "blobs"),
         )
-        chosen = load({}, home=tmp_path, **settings).settings
+        chosen = load({}, home=tmp_path, eager=False, **settings).settings
         return Bench(control(ports, chosen), ports, dispatcher, now)
 
     yield make
@@ -116,7 +116,7 @@ def small(tmp_path: Path) -> tuple[Making, CountedBlobs]:
             blobs=blobs,
         )
         limits = {"inline_bytes": 100, "blob_bytes": 1000, **settings}
-        chosen = load({}, home=tmp_path, **limits).settings
+        chosen = load({}, home=tmp_path, eager=False, **limits).settings
         return Bench(control(ports, chosen), ports, dispatcher, now)
 
     return make, blobs

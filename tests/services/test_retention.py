@@ -85,6 +85,7 @@ def making(pool: Database, tmp_path: Path) -> Making:
         chosen = load(
             {},
             home=tmp_path,
+            eager=False,
             inline_bytes=INLINE,
             blob_bytes=BLOB,
             encryption_keys="k=" + "A" * 43 + "=",

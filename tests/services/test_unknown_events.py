@@ -121,7 +121,7 @@ def test_the_sweeper_wakes_it_again_and_repairs_the_others(bench: Bench, stopped
 
 def restarted(bench: Bench) -> Bench:
     """A control plane that remembers nothing of what it read before."""
-    return replace(bench, control=control(bench.ports, load({}).settings))
+    return replace(bench, control=control(bench.ports, load({}, eager=False).settings))
 
 
 def test_a_known_type_without_a_field_it_needs_is_not_guessed_either(bench: Bench) -> None:

@@ -230,6 +230,37 @@ def test_the_session_says_who_it_is(database: str) -> None:
     pool.close()
 
 
+def test_a_thread_reads_through_the_connection_of_its_transaction(database: str) -> None:
+    pool = Database(database, pool_size=2)
+    log = PostgresLog(pool)
+    append(log, 1)
+
+    def elsewhere() -> dict[str, Any]:
+        found: list[dict[str, Any]] = []
+        thread = threading.Thread(target=lambda: found.append(log.values(1, ["large"])))
+        thread.start()
+        thread.join()
+        return found[0]
+
+    def write_and_give_up() -> None:
+        with log.transaction([1]) as tx, pool.raw() as connection:
+            tx.store_value(1, "large", [1, 2], source_step="a")
+            assert isinstance(tx, PostgresTransaction)
+            assert connection is tx.connection
+            assert log.values(1, ["large"]) == {"large": [1, 2]}
+            assert elsewhere() == {}
+            raise BadRequestError("not after all")
+
+    with pytest.raises(BadRequestError):
+        write_and_give_up()
+    assert log.values(1, ["large"]) == {}
+    with log.transaction([1]) as outer, log.transaction([2]) as inner:
+        assert isinstance(outer, PostgresTransaction)
+        assert isinstance(inner, PostgresTransaction)
+        assert outer.connection is not inner.connection
+    pool.close()
+
+
 def test_what_reads_json_is_one_for_all_connections(database: str) -> None:
     # To set it on each copies the tables of all types each time; where connections die often, as
     # they do while a network fails, the heap of a process grows with the holes that they leave.

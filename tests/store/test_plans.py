@@ -18,6 +18,7 @@ EXPECTED: dict[str, tuple[str, set[str]]] = {
     "attempts": (statements.ATTEMPTS, KEYS),
     "heads": (statements.HEADS, {"event_pkey", "execution_pkey"}),
     "entries": (statements.ENTRIES, {"event_pkey"}),
+    "under": (statements.UNDER, {"event_u2_idempotency"}),
     "iterations": (statements.ITERATIONS, {"event_u4_step_end"}),
 }
 
