@@ -73,6 +73,7 @@ workflow:
 @pytest.fixture(scope="module")
 def plane() -> Iterator[System]:
     settings = {**QUICK, "CALLBOARD_GRACE": str(GRACE), "CALLBOARD_LEASE": "30"}
+    settings["CALLBOARD_EAGER"] = "off"  # so that orchestrators have something to finish
     with (
         tempfile.TemporaryDirectory(prefix="cb-") as home,
         System(readable_home(Path(home)), settings=settings, launch=spawned) as running,

@@ -23,6 +23,8 @@ FAILS = f"""{HEAD}workload: {{n: 7}}
 workflow: [{{step: start, tool: {{kind: shell, cmd: 'echo got {{{{ workload.n }}}}; exit 3'}}}}]
 """
 QUICK = f"{HEAD}workflow: [{{step: start, tool: {{kind: noop}}}}]"
+#: What only an orchestrator decides.
+WIDE = QUICK.replace("}}]", "}, loop: {in: [1], iterator: i, spec: {mode: parallel}}}]")
 
 
 #: Seconds for what takes a few: these tests start and freeze processes, on machines that are busy.
@@ -133,7 +135,7 @@ def test_an_orchestrator_that_is_frozen(watched: System) -> None:
     process = watched.processes["orchestrator"]
     process.send_signal(signal.SIGSTOP)
     try:
-        execution_id = watched.begin(QUICK)
+        execution_id = watched.begin(WIDE)
         told(watched, "orchestrators", "no orchestrator is alive")
         told(watched, "wakes", "1 execution waits to be decided on, and no orchestrator took one")
         reason = because(watched, execution_id, "lag")
