@@ -10,21 +10,15 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
 
 from app import failpoints
 from app.engine.events import (
-    AttemptFailed,
-    AttemptInterrupted,
     AttemptLate,
-    Event,
-    StepDone,
-    StepFailed,
     StepKey,
-    StepParked,
     StepStarted,
 )
 from app.engine.ports import (
@@ -40,9 +34,10 @@ from app.engine.ports import (
     Pointer,
 )
 from app.engine.references import place_of
-from app.errors import BadRequestError, CallboardError, ForbiddenError, UnavailableError
+from app.errors import CallboardError, ForbiddenError, UnavailableError
 from app.services.briefing import Briefing, Granted
 from app.services.eager import MOST_READ, Eager, Room
+from app.services.endings import Endings
 from app.services.kinship import Kinship
 from app.services.large import Storage
 from app.services.output import Output
@@ -75,8 +70,6 @@ from app.wire import (
 log = structlog.get_logger(__name__)
 
 Place = tuple[int, StepKey]
-#: Seconds that an attempt may be put off; more would be a mistake, and no date holds it.
-LONGEST_WAIT = 31_536_000.0
 
 
 class Worked(Protocol):
@@ -100,7 +93,7 @@ class Worked(Protocol):
 
 
 @dataclass(slots=True)
-class _Turn:
+class _Judgement:
     """One transaction's worth of claims and reports, as far as they have been judged."""
 
     worker: str
@@ -139,9 +132,8 @@ class Work:
         self._dispatcher = dispatcher
         self._briefing = briefing
         self._eager = eager
-        self._storage = storage
+        self._endings = Endings(storage, clock)
         self._output = output
-        self._clock = clock
         self._kinship = Kinship(events)
 
     def claim(self, request: ClaimRequest, *, pool: str | None = None) -> ClaimResponse:
@@ -165,7 +157,7 @@ class Work:
         self._keep_output(request.reports, pool)
         room = self._eager.reporting(request, pool)
         try:
-            turn = self._judge(request, pool, room)
+            judged = self._judge(request, pool, room)
         except (ForbiddenError, UnavailableError):
             raise
         except Exception as exc:
@@ -175,27 +167,27 @@ class Work:
             if not (room.known or isinstance(exc, DuplicateEventError)):
                 raise
             room = room.closed()
-            turn = self._judge(request, pool, room)
-        woken = turn.woken - self._eager.conclude(room)
+            judged = self._judge(request, pool, room)
+        woken = judged.woken - self._eager.conclude(room)
         if woken:
             self._wake(woken)
-        self._keep_late(turn.late, request.worker)
-        self._send_alone(turn.released)
+        self._keep_late(judged.late, request.worker)
+        self._send_alone(judged.released)
         failpoints.before("exchange.answer")
-        answer = self._answer(turn)
+        answer = self._answer(judged)
         failpoints.after("exchange.answer")
         return answer
 
-    def _answer(self, turn: _Turn) -> ExchangeAnswer:
+    def _answer(self, judged: _Judgement) -> ExchangeAnswer:
         """What the worker is told, with what it needs to run what it was granted."""
-        granted = [*turn.claims, *(granted for _, granted in turn.onward)]
+        granted = [*judged.claims, *(granted for _, granted in judged.onward)]
         claims, steps = self._briefing.answers(granted)
-        told = len(turn.claims)
-        for (answer, grant), claim in zip(turn.onward, claims[told:], strict=True):
+        told = len(judged.claims)
+        for (answer, grant), claim in zip(judged.onward, claims[told:], strict=True):
             answer.follows = Follows(pointer=grant.claim, claim=claim)
-        return ExchangeAnswer(claims=claims[:told], reports=turn.reports, steps=steps)
+        return ExchangeAnswer(claims=claims[:told], reports=judged.reports, steps=steps)
 
-    def _judge(self, request: Exchange, pool: str | None, room: Room) -> _Turn:
+    def _judge(self, request: Exchange, pool: str | None, room: Room) -> _Judgement:
         """Judge everything in *request*, and append what counts and what follows, in one transaction."""
         items: list[PointerWire] = [*request.reports, *request.claims, *request.released]
         ids = {item.execution_id for item in items}
@@ -205,28 +197,30 @@ class Work:
         with self._log.transaction(ids, durable=bool(request.reports), ahead=ahead) as tx:
             self._eager.look(tx, room)
             states, ended, paused = tx.attempts(places), tx.ended(ids), tx.paused(ids)
-            turn = _Turn(request.worker, pool, states, ended, paused)
+            judged = _Judgement(request.worker, pool, states, ended, paused)
             for report in request.reports:
-                self._judge_report(tx, turn, report, room)
+                self._judge_report(tx, judged, report, room)
             for claim in request.claims:
-                self._judge_claim(turn, claim)
+                self._judge_claim(judged, claim)
             for pointer in request.released:
                 state = states[_place(pointer)]
-                if _refusal(pointer, state, turn) is None and state.started_key is None:
-                    turn.released.append(Granted(pointer, state.scheduled_seq, state.scheduled))
-            for execution_id, drafts in sorted(turn.drafts.items()):
+                if _refusal(pointer, state, judged) is None and state.started_key is None:
+                    judged.released.append(Granted(pointer, state.scheduled_seq, state.scheduled))
+            for execution_id, drafts in sorted(judged.drafts.items()):
                 appended = tx.append(execution_id, drafts)
-                if execution_id in turn.accepted:
-                    report, answer = turn.accepted[execution_id]
+                if execution_id in judged.accepted:
+                    report, answer = judged.accepted[execution_id]
                     granted = self._eager.follow(tx, room, report, appended)
-                    self._grant_onward(turn, answer, granted)
+                    self._grant_onward(judged, answer, granted)
             failpoints.before("exchange.commit")
         failpoints.after("exchange.commit")
-        return turn
+        return judged
 
-    def _grant_onward(self, turn: _Turn, answer: ReportAnswer, granted: Granted | None) -> None:
+    def _grant_onward(
+        self, judged: _Judgement, answer: ReportAnswer, granted: Granted | None
+    ) -> None:
         if granted is not None:
-            turn.onward.append((answer, granted))
+            judged.onward.append((answer, granted))
             self._output.expect(_pointer(granted.claim), granted.queue)
 
     def value(self, request: ValueRequest, *, pool: str | None = None) -> bytes:
@@ -265,117 +259,52 @@ class Work:
             log.warning("output.lost", pieces=len(printed), error=str(exc))
 
     # ------------------------------------------------------------------ one claim
-    def _judge_claim(self, turn: _Turn, claim: Claim) -> None:
+    def _judge_claim(self, judged: _Judgement, claim: Claim) -> None:
         place, key = _place(claim), f"claim:{claim.key}"
-        state = turn.states[place]
-        reason = _refusal(claim, state, turn)
-        if reason is None and (place in turn.settled or state.started_key not in {None, key}):
+        state = judged.states[place]
+        reason = _refusal(claim, state, judged)
+        if reason is None and (place in judged.settled or state.started_key not in {None, key}):
             reason = "claimed by another worker"
-        if reason is None and claim.execution_id in turn.paused and state.started_key is None:
+        if reason is None and claim.execution_id in judged.paused and state.started_key is None:
             reason = "the execution is paused"  # its pointers are sent again when it goes on
         if reason is not None:
-            turn.claims.append(ClaimAnswer(granted=False, reason=reason))
+            judged.claims.append(ClaimAnswer(granted=False, reason=reason))
             return
-        turn.settled[place] = key
+        judged.settled[place] = key
         if state.started_key is None:
-            started = StepStarted(*place[1], attempt=claim.attempt, worker=turn.worker)
-            turn.drafts[claim.execution_id].append(Draft(started, key))
-        turn.claims.append(Granted(claim, state.scheduled_seq, state.scheduled))
+            started = StepStarted(*place[1], attempt=claim.attempt, worker=judged.worker)
+            judged.drafts[claim.execution_id].append(Draft(started, key))
+        judged.claims.append(Granted(claim, state.scheduled_seq, state.scheduled))
         self._output.expect(Pointer(place[0], *place[1], claim.attempt), state.queue)
 
     # ------------------------------------------------------------------ one report
-    def _judge_report(self, tx: LogTransaction, turn: _Turn, report: Report, room: Room) -> None:
+    def _judge_report(
+        self, tx: LogTransaction, judged: _Judgement, report: Report, room: Room
+    ) -> None:
         place, key = _place(report), f"report:{report.key}"
-        state = turn.states[place]
-        if key in {state.ended_key, turn.settled.get(place)}:
+        state = judged.states[place]
+        if key in {state.ended_key, judged.settled.get(place)}:
             again = ReportAnswer(accepted=True, duplicate=True)
-            turn.reports.append(again)
-            turn.woken.add(report.execution_id)
-            self._grant_onward(turn, again, self._eager.again(tx, room, report))
+            judged.reports.append(again)
+            judged.woken.add(report.execution_id)
+            self._grant_onward(judged, again, self._eager.again(tx, room, report))
             return
-        reason = _refusal(report, state, turn)
+        reason = _refusal(report, state, judged)
         if reason is None and (
-            place in turn.settled or state.started_by not in {None, turn.worker}
+            place in judged.settled or state.started_by not in {None, judged.worker}
         ):
             reason = "the attempt belongs to another worker"
         if reason is not None:
-            turn.late.append(report)
-            turn.reports.append(ReportAnswer(accepted=False, reason=reason))
+            judged.late.append(report)
+            judged.reports.append(ReportAnswer(accepted=False, reason=reason))
             return
-        turn.settled[place] = key
-        draft = Draft(self._event(tx, report, turn.worker), key)
-        turn.drafts[report.execution_id].append(draft)
-        turn.woken.add(report.execution_id)
+        judged.settled[place] = key
+        draft = Draft(self._endings.event(tx, report, judged.worker), key)
+        judged.drafts[report.execution_id].append(draft)
+        judged.woken.add(report.execution_id)
         answer = ReportAnswer(accepted=True)
-        turn.reports.append(answer)
-        turn.accepted.setdefault(report.execution_id, (report, answer))
-
-    def _event(self, tx: LogTransaction, report: Report, worker: str) -> Event:
-        place = {"attempt": report.attempt, "worker": worker}
-        key = _place(report)[1]
-        if report.outcome == "interrupted":
-            return AttemptInterrupted(*key, **place)  # type: ignore[arg-type]  # an int and a text, in order
-        if report.outcome == "done":
-            done = StepDone(
-                *key,
-                report.attempt,
-                report.result,
-                report.ctx,
-                report.tail,
-                worker,
-                report.duration_ms,
-            )
-            try:
-                return self._storage.lighten(tx, report.execution_id, done, report.selected)
-            except BadRequestError as exc:
-                error = {"kind": "schema", "message": str(exc), "retryable": False}
-                return StepFailed(
-                    *key, report.attempt, error, None, report.tail, worker, report.duration_ms
-                )
-        if report.outcome == "parked":
-            return self._parked(tx, report, worker)
-        error = report.error or {
-            "kind": "unknown",
-            "message": "the worker gave no reason",
-            "retryable": False,
-        }
-        if report.retry_in is not None:
-            at = self._due(report.retry_in)
-            return AttemptFailed(*key, report.attempt, error, at, worker, report.duration_ms)
-        failed = StepFailed(
-            *key, report.attempt, error, report.ctx, report.tail, worker, report.duration_ms
-        )
-        return self._failed(tx, report, failed)
-
-    def _failed(self, tx: LogTransaction, report: Report, failed: StepFailed) -> Event:
-        try:
-            return self._storage.lighten(tx, report.execution_id, failed)
-        except BadRequestError:
-            # What it set cannot be kept; why it failed matters more.
-            return replace(failed, ctx=None)
-
-    def _parked(self, tx: LogTransaction, report: Report, worker: str) -> Event:
-        key = _place(report)[1]
-        at = None if report.retry_in is None else self._due(report.retry_in)
-        parked = StepParked(
-            *key,
-            attempt=report.attempt,
-            progress=report.progress,
-            call=report.call,
-            resume_at=at,
-            tail=report.tail,
-            worker=worker,
-            duration_ms=report.duration_ms,
-        )
-        try:
-            return self._storage.lighten(tx, report.execution_id, parked)
-        except BadRequestError as exc:
-            error = {"kind": "schema", "message": str(exc), "retryable": False}
-            return StepFailed(*key, report.attempt, error, None, report.tail, worker)
-
-    def _due(self, seconds: float) -> float:
-        """The moment *seconds* from now; a wait that makes no sense is none, or the longest."""
-        return self._clock() + min(seconds if seconds > 0 else 0.0, LONGEST_WAIT)
+        judged.reports.append(answer)
+        judged.accepted.setdefault(report.execution_id, (report, answer))
 
     def _send_alone(self, released: Sequence[Granted]) -> None:
         """Send what nobody has claimed again, so that whoever is free takes it."""
@@ -433,16 +362,16 @@ def _place(pointer: PointerWire) -> Place:
     return pointer.execution_id, StepKey(pointer.step, pointer.visit, pointer.iteration)
 
 
-def _refusal(pointer: PointerWire, state: AttemptState, turn: _Turn) -> str | None:
+def _refusal(pointer: PointerWire, state: AttemptState, judged: _Judgement) -> str | None:
     """Why this attempt may not go on; None where it may."""
     if state.attempt == 0:
         return "never scheduled"
-    if turn.pool is not None and not state.queue.startswith(f"{turn.pool}."):
+    if judged.pool is not None and not state.queue.startswith(f"{judged.pool}."):
         raise ForbiddenError(
-            f"this token is for the pool {turn.pool!r}", remedy="use the token of the step's pool"
+            f"this token is for the pool {judged.pool!r}", remedy="use the token of the step's pool"
         )
-    if pointer.execution_id in turn.ended:
-        return f"the execution has ended ({turn.ended[pointer.execution_id]})"
+    if pointer.execution_id in judged.ended:
+        return f"the execution has ended ({judged.ended[pointer.execution_id]})"
     if state.ended is not None:
         return f"the step has ended ({state.ended})"
     if state.attempt != pointer.attempt or state.fenced:
