@@ -110,6 +110,7 @@ def control_plane(settings: Settings, name: str, *, threads: int = 0) -> Iterato
     """
     from app.blobs.workspaces import Workspaces
     from app.brokers.dispatch import DramatiqDispatcher
+    from app.services.observed import ObservedLog
     from app.store.catalog import PostgresCatalog
     from app.store.database import Database
     from app.store.events import PostgresLog
@@ -130,7 +131,7 @@ def control_plane(settings: Settings, name: str, *, threads: int = 0) -> Iterato
         stack.callback(broker.close)
         metrics = Metrics()
         ports = Ports(
-            events=metrics.counting(PostgresLog(database)),
+            events=ObservedLog(PostgresLog(database), metrics.appended),
             blobs=blob_store(settings),
             retention=PostgresRetention(database),
             workspaces=Workspaces(settings.home / "work").forget,

@@ -16,8 +16,11 @@ import urllib3
 from bench.stack import Side
 from bench.workloads import Workload
 
-#: Seconds between two looks.
-PAUSE = 0.002
+#: Seconds between two looks at the log, and the part of what has passed that they are apart at least:
+#: looking takes time from those that are measured.
+PAUSE, PART = 0.002, 0.01
+#: Seconds that a server is asked to put its answer off until the end.
+ATTENTIVE = 10
 #: Seconds until one execution of W1 counts as failed.
 PATIENCE = 120.0
 #: Threads that submit where executions run together.
@@ -64,7 +67,7 @@ class Client(ABC):
 
     @abstractmethod
     def has_ended(self, execution: int) -> bool:
-        """Ask over HTTP, as a client would."""
+        """Ask over HTTP, as a client would; the answer comes with the end, or after ``ATTENTIVE``."""
 
     @abstractmethod
     def seconds_since(self, step: str, execution: int) -> float:
@@ -106,11 +109,10 @@ class Client(ABC):
         while not self.has_ended(execution):
             if time.monotonic() > deadline:
                 raise FailedRunError(f"execution {execution} did not end in {PATIENCE:g} s")
-            time.sleep(PAUSE)
 
     def wait_all(self, executions: Sequence[int], patience: float = PATIENCE) -> None:
         """Return when all have ended. Raises ``FailedRunError`` where one did not end well."""
-        deadline = time.monotonic() + patience
+        began = time.monotonic()
         while True:
             row = self.rows.execute(self.ENDED, (list(executions),)).fetchone()
             assert row is not None
@@ -121,13 +123,14 @@ class Client(ABC):
                 )
             if ended == len(executions):
                 return
-            if time.monotonic() > deadline:
+            passed = time.monotonic() - began
+            if passed > patience:
                 missing = len(executions) - ended
                 raise FailedRunError(
                     f"{type(self).__name__}: {missing} of {len(executions)} executions did not end"
                     f" in {patience:g} s; they have {self.events(executions)} events"
                 )
-            time.sleep(PAUSE)
+            time.sleep(max(PAUSE, PART * passed))
 
     def events(self, executions: Iterable[int]) -> int:
         """How many rows of the log they have."""
@@ -176,7 +179,9 @@ class Engine(Client):
         return int(self.ask("POST", "/api/execute", body)["execution_id"])
 
     def has_ended(self, execution: int) -> bool:
-        status = self.ask("GET", f"/api/executions/{execution}/cancellation-check")["status"]
+        status = self.ask(
+            "GET", f"/api/executions/{execution}/cancellation-check?wait={ATTENTIVE}"
+        )["status"]
         if status in {"FAILED", "CANCELLED"}:
             raise FailedRunError(f"execution {execution} is {status}")
         return bool(status == "COMPLETED")
@@ -207,7 +212,9 @@ class Floor(Client):
         return int(self.ask("POST", "/start", plan)["execution_id"])
 
     def has_ended(self, execution: int) -> bool:
-        return bool(self.ask("GET", f"/ended/{execution}")["status"] == "COMPLETED")
+        return bool(
+            self.ask("GET", f"/ended/{execution}?wait={ATTENTIVE}")["status"] == "COMPLETED"
+        )
 
     def seconds_since(self, step: str, execution: int) -> float:
         raise NotImplementedError("its steps have no names")

@@ -54,5 +54,6 @@ class Admission:
 
 def _costs_nothing(scope: Scope) -> bool:
     path: str = scope["path"]
-    # Whoever follows the output of steps waits for most of the time, and holds nothing.
-    return path in PROBES or (scope["method"] == "GET" and path.endswith("/logs"))
+    # Whoever follows the output of steps, or waits for an end, holds nothing for most of the time.
+    waits = path.endswith("/logs") or b"wait=" in scope["query_string"]
+    return path in PROBES or (scope["method"] == "GET" and waits)

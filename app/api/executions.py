@@ -14,6 +14,7 @@ from app.api.bodies import Body, answer, identity, parse, takes
 from app.api.dependencies import ControlDep, ExecutionId
 from app.api.events import EventQueryDep, page_of
 from app.api.results import outline_row
+from app.api.waiting import AT_ITS_END
 from app.engine.ports import ExecutionFilter, ExecutionSummary
 from app.errors import BadRequestError, ConflictError
 from app.services.control import Control
@@ -108,11 +109,14 @@ def execution(execution_id: ExecutionId, query: EventQueryDep, control: ControlD
     )
 
 
-@router.get("/{execution_id}/status", response_model=ExecutionStatus)
+@router.get("/{execution_id}/status", response_model=ExecutionStatus, dependencies=AT_ITS_END)
 def status(
     execution_id: ExecutionId, control: ControlDep, full: bool = False, variables: bool = True
 ) -> Response:
-    """Where it stands, step by step; ``variables=false`` leaves the values out."""
+    """Where it stands, step by step; ``variables=false`` leaves the values out.
+
+    With ``wait`` the answer waits for the end of the execution, so many seconds at the most.
+    """
     view = control.executions.status(execution_id)
     summary, states = view.summary, view.state.steps
     done = sorted(
@@ -195,9 +199,13 @@ def cancel(execution_id: ExecutionId, body: Body, control: ControlDep) -> Respon
     )
 
 
-@router.get("/{execution_id}/cancellation-check", response_model=CancellationCheck)
+@router.get(
+    "/{execution_id}/cancellation-check",
+    response_model=CancellationCheck,
+    dependencies=AT_ITS_END,
+)
 def cancellation_check(execution_id: ExecutionId, control: ControlDep) -> Response:
-    """Whether it has ended, and how; cheap."""
+    """Whether it has ended, and how; cheap. ``wait`` as for its status."""
     now = control.executions.get(execution_id).status
     return answer(
         CancellationCheck(

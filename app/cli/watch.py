@@ -24,17 +24,20 @@ def watch(
 
     With *notes* also what they wait for, once it has gone on for a while: that takes more reading.
     """
-    pause = FIRST_PAUSE
+    pause = 0.0
     reading = Notes(client, execution_id)
     while True:
-        status = client.status(execution_id, variables=False)
+        asked = time.monotonic()
+        # The server answers at once when it has ended.
+        status = client.status(execution_id, variables=False, wait=pause)
         told = reading.of(status) if notes and pause >= NOTED else NOTHING
         for step in status["steps"]:
             shown.update(row_of(step, told))
         if status["status"] != "RUNNING":
             return status
-        time.sleep(pause)
-        pause = min(pause * 1.3, LONGEST_PAUSE)
+        # One that knows no wait answers at once, too.
+        time.sleep(max(0.0, asked + pause - time.monotonic()))
+        pause = min(pause * 1.3, LONGEST_PAUSE) or FIRST_PAUSE
 
 
 def row_of(step: dict[str, Any], told: Told = NOTHING) -> Row:

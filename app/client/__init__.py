@@ -224,7 +224,10 @@ class Client(Transport):
         return self._object("GET", _of(execution_id), query)
 
     def status(self, execution_id: int | str, **query: Any) -> Json:
-        """Where it stands, step by step (``variables=False``: without values; ``full=True``)."""
+        """Where it stands, step by step (``variables=False``: without values; ``full=True``).
+
+        ``wait=20``: as soon as it has ended, or after 20 seconds.
+        """
         return self._object("GET", _of(execution_id, "status"), query)
 
     def events(self, execution_id: int | str, **query: Any) -> list[Json]:

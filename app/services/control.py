@@ -20,12 +20,14 @@ from app.services.catalog import CatalogService
 from app.services.claimants import Claimants
 from app.services.credentials import Credentials
 from app.services.eager import Eager
+from app.services.ends import Ends
 from app.services.executions import Executions
 from app.services.family import Family
 from app.services.inspection import Inspection
 from app.services.intervention import Intervention
 from app.services.kinship import Kinship
 from app.services.large import Storage
+from app.services.observed import ObservedLog
 from app.services.output import Output
 from app.services.presence import Presence
 from app.services.reading import Reader
@@ -68,6 +70,7 @@ class Control:
 
     catalog: CatalogService
     executions: Executions
+    ends: Ends
     intervention: Intervention
     results: Results
     work: Work
@@ -120,7 +123,9 @@ def control(ports: Ports, settings: Settings, *, catalog: CatalogService | None 
     catalog = catalog or CatalogService(
         ports.catalog, ports.kinds, max_bytes=settings.playbook_bytes
     )
-    events, dispatcher, clock = ports.events, ports.dispatcher, ports.clock
+    ends = Ends()
+    events = ObservedLog(ports.events, ends.appended)
+    dispatcher, clock = ports.dispatcher, ports.clock
     family = Family(events, catalog, dispatcher, reader, storage=storage, clock=clock)
     days = retention_days(settings)
     claimants = Claimants(events, reader)
@@ -146,6 +151,7 @@ def control(ports: Ports, settings: Settings, *, catalog: CatalogService | None 
     return Control(
         catalog=catalog,
         executions=executions,
+        ends=ends,
         intervention=Intervention(
             events, catalog, dispatcher, executions, family, clock=clock, new_id=ports.new_id
         ),

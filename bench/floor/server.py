@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import time
 from collections.abc import AsyncIterator
 
 import orjson
@@ -14,6 +16,8 @@ from psycopg.types.json import Jsonb
 from bench.floor import board
 
 INSERT = "INSERT INTO event (execution, type, unit, payload) VALUES (%s, %s, %s, %s)"
+#: Seconds between two looks while somebody waits.
+LOOK = 0.002
 
 
 @contextlib.asynccontextmanager
@@ -72,15 +76,19 @@ async def report(request: Request) -> Response:
 
 
 @app.get("/ended/{execution}")
-async def ended(execution: int) -> Response:
-    """Whether the execution has ended."""
+async def ended(execution: int, wait: float) -> Response:
+    """Whether the execution has ended, as soon as it has, or after *wait* seconds."""
     here: board.Board = app.state.board
-    async with here.rows.connection() as connection:
-        cursor = await connection.execute(
-            "SELECT 1 FROM event WHERE execution = %s AND type = 'ended'", (execution,)
-        )
-        found = await cursor.fetchone()
-    return _answer({"status": "COMPLETED" if found else "RUNNING"})
+    deadline = time.monotonic() + wait
+    while True:
+        async with here.rows.connection() as connection:
+            cursor = await connection.execute(
+                "SELECT 1 FROM event WHERE execution = %s AND type = 'ended'", (execution,)
+            )
+            found = await cursor.fetchone()
+        if found or time.monotonic() > deadline:
+            return _answer({"status": "COMPLETED" if found else "RUNNING"})
+        await asyncio.sleep(LOOK)
 
 
 def _answer(body: dict[str, object]) -> Response:

@@ -18,6 +18,7 @@ from fastapi.testclient import TestClient
 from app.api.app import Check, create_app
 from app.engine.ports import Dispatch
 from app.services.control import Control, Ports, control
+from app.services.observed import ObservedLog
 from app.settings import Settings
 from app.store.ids import Snowflake
 from app.store.memory import MemoryCatalog, MemoryLog, MemoryRuntime
@@ -145,7 +146,7 @@ def build(**settings: Any) -> Plane:
     kinds = {kind: load_tool(kind) for kind in ("noop", "python")}
     log = MemoryLog(runtime)
     ports = Ports(
-        events=metrics.counting(log),
+        events=ObservedLog(log, metrics.appended),
         retention=MemoryRetention(log),
         catalog=MemoryCatalog(),
         runtime=runtime,

@@ -14,6 +14,7 @@ from app.api.app import Check
 from app.engine.events import ExecutionStarted
 from app.engine.ports import Draft
 from app.errors import UnavailableError
+from app.services.observed import ObservedLog
 from app.store.memory import MemoryLog
 from app.telemetry.metrics import Metrics
 from tests.api.plane import Plane, build
@@ -160,7 +161,7 @@ def test_metrics_stay_readable_while_the_database_is_away() -> None:
 
 def test_events_of_a_transaction_that_was_rolled_back_are_not_counted() -> None:
     metrics = Metrics()
-    log = metrics.counting(MemoryLog())
+    log = ObservedLog(MemoryLog(), metrics.appended)
     started = ExecutionStarted(catalog_id=1, path="p", version=1, workload={})
     with pytest.raises(UnavailableError), log.transaction([1]) as tx:  # noqa: PT012 (the error must come after the append)
         tx.append(1, [Draft(started)])

@@ -1,0 +1,45 @@
+"""Requests that wait for the end of an execution, and hold no thread meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import Annotated
+
+from fastapi import Depends, Query, Request
+from fastapi.concurrency import run_in_threadpool
+
+from app.api.dependencies import ControlDep, ExecutionId
+
+#: Seconds between two looks: at first short, then a part of what has been waited, up to a longest.
+FIRST_LOOK, PART, LONGEST_LOOK = 0.02, 0.2, 1.0
+
+
+async def _wait_for_end(
+    request: Request,
+    execution_id: ExecutionId,
+    control: ControlDep,
+    wait: Annotated[float, Query(ge=0, le=30)] = 0,
+) -> None:
+    """Return once the execution has ended, the time is over, or nobody waits for the answer.
+
+    Ends that this process writes are known at once, others by looking. Raises ``NotFoundError``.
+    """
+    if not wait:
+        return
+    began, loop, told = time.monotonic(), asyncio.get_running_loop(), asyncio.Event()
+    with control.ends.watching(execution_id, lambda: loop.call_soon_threadsafe(told.set)):
+        while not told.is_set():
+            summary = await run_in_threadpool(control.executions.get, execution_id)
+            waited = time.monotonic() - began
+            left = wait - waited
+            if summary.status != "RUNNING" or left <= 0 or await request.is_disconnected():
+                return
+            look = min(max(FIRST_LOOK, PART * waited), LONGEST_LOOK, left)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(told.wait(), look)
+
+
+#: For routes that answer what is so then; ``?wait=`` says for how many seconds.
+AT_ITS_END = [Depends(_wait_for_end)]

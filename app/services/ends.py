@@ -1,0 +1,47 @@
+"""Who waits for the end of an execution, and hears of it at once where this process writes it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from app.engine.entry import Entry
+from app.engine.events import EXECUTION_ENDS
+
+Tell = Callable[[], object]
+
+
+class Ends:
+    """Calls who watches an execution once its end is committed by this process.
+
+    It is a hint: other processes write ends, too, so whoever watches must look now and then.
+    """
+
+    def __init__(self) -> None:
+        self._watching: dict[int, list[Tell]] = {}
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def watching(self, execution_id: int, tell: Tell) -> Iterator[None]:
+        """Meanwhile *tell* is called, from any thread; it must not fail or wait."""
+        with self._lock:
+            self._watching.setdefault(execution_id, []).append(tell)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._watching[execution_id].remove(tell)
+                if not self._watching[execution_id]:
+                    del self._watching[execution_id]
+
+    def appended(self, entries: Sequence[Entry]) -> None:
+        """Take note of what was committed."""
+        if not self._watching:
+            return
+        for entry in entries:
+            if entry.event.type in EXECUTION_ENDS:
+                with self._lock:
+                    told = list(self._watching.get(entry.execution_id, ()))
+                for tell in told:
+                    tell()
