@@ -43,6 +43,7 @@ JOIN LATERAL (
 WHERE execution_id = ANY(%s) AND scheduled.type = 'step.scheduled'
     AND claimed.type = 'step.started' AND done.type = 'step.done'
 """
+# On the short way the first and the last are nothing: all of it is one transaction.
 NAMES = (
     "scheduled → claimed   (commit, pointer through JetStream, claim's way to the database)",
     "the step itself       (render, fork, run, answer)",

@@ -35,6 +35,10 @@ class Ends:
                 if not self._watching[execution_id]:
                     del self._watching[execution_id]
 
+    def __contains__(self, execution_id: int) -> bool:
+        """Whether anybody watches it."""
+        return execution_id in self._watching
+
     def appended(self, entries: Sequence[Entry]) -> None:
         """Take note of what was committed."""
         if not self._watching:

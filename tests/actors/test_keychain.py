@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,6 +26,7 @@ from app.wiring import ToolKinds, memory_custody
 from tests.keychain.authority import CLIENT_SECRET, SECRETS, VAULT_TOKEN, Authority
 from tests.keychain.authority import authority as serve
 from tests.services.conftest import Bench, Recorder
+from tests.waits import until
 
 PASSWORD = SECRETS["app/db"]["password"]
 
@@ -404,12 +405,6 @@ workflow:
     assert done.type == "step.done"
     assert authority.of("/echo")[0].body == PASSWORD
     assert PASSWORD not in logs(bench)
-
-
-def until(condition: Callable[[], Any]) -> None:
-    """Wait for *condition*; the test's own time limit ends it."""
-    while not condition():
-        threading.Event().wait(0.002)
 
 
 @pytest.mark.parametrize(

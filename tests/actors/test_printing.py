@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +23,7 @@ from app.settings import load
 from app.wire import LogAnswer, LogBatch, LogChunk
 from app.wiring import ToolKinds
 from tests.services.conftest import Bench, make_bench  # noqa: F401 (a fixture)
+from tests.waits import until
 
 SECRET = "s3cr3t-value"
 PLACE = Pointer(1, "start", 1, -1, 1)
@@ -56,13 +56,6 @@ class Post:
             for chunk in self.chunks
             if stream in {None, chunk.stream} and chunk.step == pointer.step
         )
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.001)
 
 
 def printer_of(

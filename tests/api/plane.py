@@ -91,6 +91,7 @@ class Plane:
     dispatcher: Recorder
     health: Probe
     app: FastAPI
+    ports: Ports
     _keys: Iterator[int] = field(default_factory=itertools.count)
 
     def client(self, token: str | None = None, **headers: str) -> TestClient:
@@ -158,7 +159,7 @@ def build(**settings: Any) -> Plane:
     )
     built = control(ports, chosen)
     app = create_app(built, chosen, health=probe, metrics=metrics)
-    return Plane(chosen, built, recorder, probe, app)
+    return Plane(chosen, built, recorder, probe, app, ports)
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def plane_of(tmp_path: Path, **given: Any) -> Plane:
         blobs=DirectoryBlobs(tmp_path / "blobs"),
     )
     built = control(ports, settings)
-    return Plane(settings, built, recorder, probe, create_app(built, settings, health=probe))
+    return Plane(settings, built, recorder, probe, create_app(built, settings, health=probe), ports)
 
 
 @pytest.fixture

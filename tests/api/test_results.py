@@ -61,7 +61,7 @@ def real(database: str, tmp_path: Path) -> Iterator[Plane]:
         blobs=blob_store(settings),
     )
     built = control(ports, settings)
-    yield Plane(settings, built, recorder, probe, create_app(built, settings, health=probe))
+    yield Plane(settings, built, recorder, probe, create_app(built, settings, health=probe), ports)
     pool.close()
 
 

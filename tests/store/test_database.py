@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -23,6 +22,7 @@ from app.store.database import Database, libpq_url
 from app.store.events import PostgresLog, PostgresTransaction
 from app.store.failures import translation
 from app.store.migrations import upgrade
+from tests.waits import until
 
 STARTED = Draft(ExecutionStarted(7, "examples/demo", 3, {}))
 
@@ -62,14 +62,6 @@ def test_killed_in_mid_transaction_and_back_again(server: EmbeddedPostgres) -> N
     append(log, 2)
     assert log.count(2) == 1
     pool.close()
-
-
-def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    """Return once *condition()* is true; fail after *seconds*."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.005)
 
 
 def test_connections_that_died_while_idle_are_replaced_unnoticed(

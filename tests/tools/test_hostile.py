@@ -9,8 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,15 +23,9 @@ from app.tools import Context
 from app.tools.child.launcher import Launcher, launcher, sweep
 from app.tools.child.modules import FULL, LIGHT
 from app.tools.child.run import _spare
+from tests.waits import until
 
 SYSTEM_PYTHON = "/usr/bin/python3"
-
-
-def wait_until(condition: Callable[[], bool], *, seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 def is_gone(pid: int) -> bool:
@@ -275,7 +268,7 @@ def test_gets_a_clear_error_and_the_next_step_is_fine(
     assert len(error.message) < 6000
     assert call("python", {"code": "result = 1"}) == 1
     pid = int(output.text("stdout").partition("\n")[0])
-    wait_until(lambda: not left_of(pid), seconds=5)
+    until(lambda: not left_of(pid), seconds=5)
 
 
 FORGED = """
@@ -422,7 +415,7 @@ def test_no_process_is_left_behind(call: Any, tmp_path: Path, way: str, end: str
         call("python", config, cancelled=stop, log=log)
     pids = [int(path.name) for path in tmp_path.iterdir()]
     assert pids
-    wait_until(lambda: all(is_gone(pid) for pid in pids))
+    until(lambda: all(is_gone(pid) for pid in pids))
     assert call("python", {"code": "result = 1"}) == 1
 
 
@@ -437,7 +430,7 @@ def test_the_fork_server_dying_is_told_and_repaired(call: Any, fail: Any) -> Non
     error = fail("python", {"code": code}, log=kill_parent)
     assert (error.kind, error.retryable) == ("exit", True)
     (step,) = steps
-    wait_until(lambda: is_gone(step))
+    until(lambda: is_gone(step))
     assert call("python", {"code": "result = 1"}) == 1
 
 
@@ -447,7 +440,7 @@ def test_the_fork_server_dying_between_steps_is_not_noticed(call: Any) -> None:
     spares = [child.pid for child in psutil.Process(zygote.pid).children()]
     os.kill(zygote.pid, 9)
     # A spare that still lives could take the job and die with it, which is a retryable error.
-    wait_until(lambda: all(is_gone(pid) for pid in (zygote.pid, *spares)))
+    until(lambda: all(is_gone(pid) for pid in (zygote.pid, *spares)))
     assert call("python", {"code": "result = 2"}) == 2
     assert call("python", {"code": "result = 3"}) == 3
     assert launcher.zygote(LIGHT).pid != zygote.pid
@@ -472,7 +465,7 @@ def test_a_stopped_fork_server_does_not_stop_the_worker(
 def test_a_waiting_child_that_died_is_passed_over(call: Any) -> None:
     call("python", {"code": "result = 1"})
     zygote = launcher.zygote(LIGHT)
-    wait_until(lambda: bool(psutil.Process(zygote.pid).children()))
+    until(lambda: bool(psutil.Process(zygote.pid).children()))
     for child in psutil.Process(zygote.pid).children():
         child.kill()
     # Not waiting for their end: a job may just be on its way to one.
@@ -491,15 +484,15 @@ def test_everything_ends_with_the_worker(tmp_path: Path) -> None:
     """)
     process = subprocess.Popen([sys.executable, "-c", worker])
     try:
-        wait_until(lambda: any(tmp_path.iterdir()))
+        until(lambda: any(tmp_path.iterdir()))
         (step,) = [int(path.name) for path in tmp_path.iterdir()]
         zygote = psutil.Process(step).ppid()
         folder = Path(f"/proc/{step}/cwd").readlink()
     finally:
         process.kill()
         process.wait()
-    wait_until(lambda: is_gone(step) and is_gone(zygote))
-    wait_until(lambda: not folder.parent.exists())
+    until(lambda: is_gone(step) and is_gone(zygote))
+    until(lambda: not folder.parent.exists())
 
 
 LOOK = """
@@ -564,7 +557,7 @@ def test_waiting_children_are_used_once(context: Context) -> None:
     finally:
         for fd in (*spare.descriptors, *other.descriptors):
             os.close(fd)
-    wait_until(lambda: is_gone(spare.pid) and is_gone(other.pid))
+    until(lambda: is_gone(spare.pid) and is_gone(other.pid))
 
 
 def test_expensive_modules_are_loaded_where_the_program_names_them(call: Any) -> None:
@@ -590,7 +583,7 @@ def test_the_folders_of_steps_are_emptied(call: Any) -> None:
     call("python", {"code": "import os\nfor n in range(50): os.makedirs(f'a/{n}')"})
     base = str(launcher.zygote(LIGHT).base)
     # os.walk passes over what vanishes while it looks.
-    wait_until(lambda: not [at for at, *_ in os.walk(base) if at.count("/") > base.count("/") + 1])
+    until(lambda: not [at for at, *_ in os.walk(base) if at.count("/") > base.count("/") + 1])
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from app.settings import load
 from app.tools import Context
 from app.tools.child.launcher import launcher
 from app.tools.child.modules import LIGHT
-from tests.tools.test_hostile import is_gone, wait_until
+from tests.tools.test_hostile import is_gone
+from tests.waits import until
 
 JAIL = {"profile": "jail"}
 
@@ -155,7 +156,7 @@ def test_a_timeout_ends_everything_inside(fail: Any, call: Any) -> None:
         kin = zygote.children(recursive=True)
         return [p.pid for p in kin if p.pid not in before and depth_of(p) > depth_of(zygote) + 3]
 
-    wait_until(lambda: not left(), seconds=5)
+    until(lambda: not left(), seconds=5)
     assert call("python", {"code": "result = 1", **JAIL}) == 1
 
 
@@ -192,7 +193,7 @@ def test_it_dies_with_its_keeper(fail: Any, call: Any) -> None:
     )
     error = fail("python", {"code": code, **JAIL}, log=kill_keeper)
     assert "SIGKILL" in error.message
-    wait_until(lambda: is_gone(inside[0]), seconds=5)
+    until(lambda: is_gone(inside[0]), seconds=5)
     assert call("python", {"code": "result = 1", **JAIL}) == 1
 
 
@@ -213,7 +214,7 @@ def test_it_dies_with_the_fork_server(fail: Any, call: Any) -> None:
     code = "import time\nprint('ready', flush=True)\ntime.sleep(600)"
     assert fail("python", {"code": code, **JAIL}, log=kill_server).retryable
     assert len(inside) >= 3
-    wait_until(lambda: all(map(is_gone, inside)), seconds=5)
+    until(lambda: all(map(is_gone, inside)), seconds=5)
     assert call("python", {"code": "result = 1", **JAIL}) == 1
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from app.tools import Context
 from tests.tools.conftest import Known
-from tests.tools.test_hostile import wait_until
+from tests.waits import until
 
 NESTED = """
 import math
@@ -494,7 +494,7 @@ def test_a_key_file_is_private_and_gone_afterwards(call: Any) -> None:
     path, mode, own, key = call("python", {"code": code, "auth": GOOGLE})
     assert (mode, own) == ("0o100600", True)
     assert key == {**GOOGLE, "token_uri": "https://oauth2.googleapis.com/token"}
-    wait_until(lambda: not Path(path).exists())
+    until(lambda: not Path(path).exists())
 
 
 @pytest.mark.parametrize("form", ["key_json", "service_account_json"])

@@ -10,7 +10,7 @@ import pytest
 
 from app.tools.child.launcher import launcher
 from tests.tools.conftest import Known
-from tests.tools.test_hostile import wait_until
+from tests.waits import until
 
 
 def test_result_has_the_documented_shape(call: Any) -> None:
@@ -157,7 +157,7 @@ def test_a_key_file_is_private_and_gone_afterwards(call: Any) -> None:
     assert (mode, count) == ("600", "1")
     (path,) = rest  # and not in the folder it works in
     assert not Path(path).is_relative_to(tempfile.gettempdir() + "/callboard-shell")
-    wait_until(lambda: not Path(path).exists())
+    until(lambda: not Path(path).exists())
 
 
 def test_programs_are_on_nobodys_command_line(call: Any) -> None:

@@ -16,7 +16,7 @@ from app.errors import ToolError
 from app.tools import Context, load_tool
 from app.tools.child.warm import Warm
 from tests.tools.conftest import Output
-from tests.tools.test_hostile import wait_until
+from tests.waits import until
 
 PID = "import os\nreturn os.getpid()"
 
@@ -119,7 +119,7 @@ def test_what_each_prints_is_its_own(loop: Context) -> None:
 def test_a_process_that_died_while_it_waited_is_replaced(loop: Context) -> None:
     first = run(loop, PID)
     os.kill(first, signal.SIGKILL)
-    wait_until(lambda: not Path(f"/proc/{first}").exists())
+    until(lambda: not Path(f"/proc/{first}").exists())
     assert run(loop, PID) != first
 
 
@@ -170,13 +170,13 @@ def test_the_longest_waiting_give_way(context: Context, warm: Warm) -> None:
     assert run(places[5], PID) == pids[5]
     assert run(places[2], PID) == pids[2]
     assert run(places[0], PID) != pids[0]
-    wait_until(lambda: not Path(f"/proc/{pids[0]}").exists())
+    until(lambda: not Path(f"/proc/{pids[0]}").exists())
 
 
 def test_none_waits_for_ever(loop: Context, warm: Warm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.tools.child.warm.IDLE", 0.05)
     pid = run(loop, PID)
-    wait_until(lambda: not Path(f"/proc/{pid}").exists())
+    until(lambda: not Path(f"/proc/{pid}").exists())
     assert len(warm) == 0
     assert run(loop, PID) != pid
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,6 +13,7 @@ from app.readiness import Examination, examination
 from app.services.health import Check
 from app.settings import load
 from app.wiring import Plane, control_plane
+from tests.waits import until
 
 SOON = 60.0
 
@@ -52,12 +51,3 @@ def wrong(checks: list[Check]) -> dict[str, Check]:
     found = [check for check in checks if not check.ok]
     assert all(check.remedy for check in found), found
     return {check.name: check for check in found}
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    """What *condition* gives, once that is something."""
-    deadline = time.monotonic() + SOON
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
-    return found

@@ -29,7 +29,8 @@ from app.services.health import Check
 from app.settings import load, process_environment
 from app.wiring import Plane, control_plane
 from tests.api.plane import served
-from tests.trouble.conftest import until, wrong
+from tests.trouble.conftest import wrong
+from tests.waits import until
 
 Js = Callable[[JetStreamContext], Coroutine[Any, Any, Any]]
 
