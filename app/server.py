@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import signal
 import socket
+import threading
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,11 @@ from app.processes import Stop, keep_memory_flat, main, signs
 from app.settings import Settings, check_exposure, process_name
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from fastapi import FastAPI
 
+    from app.services.ends import Ends
     from app.wiring import Plane
 
 log = structlog.get_logger(__name__)
@@ -86,14 +90,22 @@ def listen(settings: Settings) -> socket.socket:
 def _serve(settings: Settings, app: FastAPI, listener: socket.socket, stop: Stop) -> None:
     """Run uvicorn until a signal comes, and return then: what follows is for us to do.
 
-    Where *stop* has heard one already, while we started, nothing is served.
+    Requests that wait for an end are answered then. Where *stop* has heard one already, while we
+    started, nothing is served.
     """
     import uvicorn
+
+    ends: Ends = app.state.control.ends
 
     class Server(uvicorn.Server):
         # uvicorn's own handling raises the signal again after serving, which ends the process
         # before it has signed off.
         capture_signals = contextlib.nullcontext  # type: ignore[assignment]  # called without arguments
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            super().handle_exit(sig, frame)
+            # In a thread: the lock that it takes may be held where the signal came.
+            threading.Thread(target=ends.close, daemon=True).start()
 
     config = uvicorn.Config(
         app,

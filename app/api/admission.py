@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -12,6 +15,13 @@ log = structlog.get_logger(__name__)
 
 #: Asked for when everything else stands still.
 PROBES = frozenset({"/livez", "/readyz", "/health", "/api/health", "/metrics"})
+_ASIDE = "callboard.aside"
+
+
+def aside(scope: Scope) -> AbstractContextManager[None]:
+    """Meanwhile this request only waits, and counts for nothing."""
+    admission: Callable[[], AbstractContextManager[None]] = scope.get(_ASIDE, nullcontext)
+    return admission()
 
 
 class Admission:
@@ -34,11 +44,20 @@ class Admission:
             await self._refuse(scope, receive, send)
         else:
             self._count += 1
+            scope[_ASIDE] = self._aside
             try:
                 await self._app(scope, receive, send)
             finally:
                 self._count -= 1
                 self._told = self._told and self._count > self._most // 2
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        self._count -= 1
+        try:
+            yield
+        finally:
+            self._count += 1
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._told:
@@ -54,6 +73,5 @@ class Admission:
 
 def _costs_nothing(scope: Scope) -> bool:
     path: str = scope["path"]
-    # Whoever follows the output of steps, or waits for an end, holds nothing for most of the time.
-    waits = path.endswith("/logs") or b"wait=" in scope["query_string"]
-    return path in PROBES or (scope["method"] == "GET" and waits)
+    # Whoever follows the output of steps waits for most of the time, and holds nothing.
+    return path in PROBES or (scope["method"] == "GET" and path.endswith("/logs"))

@@ -79,13 +79,18 @@ async def logs(
 
 
 async def _page(request: Request, execution_id: int, query: LogQuery, output: Output) -> Page:
-    """The page, once there is something on it, or nothing will come, or the time is over."""
+    """The page, once there is something on it, or nothing will come, or the time is over.
+
+    A server that is told to stop waits no longer.
+    """
     deadline = time.monotonic() + query.wait
     while True:
         # No thread is held while nothing happens: many may look on.
         page = await run_in_threadpool(_look, execution_id, query, output)
         left = deadline - time.monotonic()
-        if page.pieces or page.ended or left <= 0 or await request.is_disconnected():
+        stopping = request.app.state.control.ends.is_closed
+        over = page.pieces or page.ended or left <= 0 or stopping
+        if over or await request.is_disconnected():
             return page
         await asyncio.sleep(min(LOOK, left))
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import Depends, Query, Request
 from fastapi.concurrency import run_in_threadpool
 
+from app.api.admission import aside
 from app.api.dependencies import ControlDep, ExecutionId
+from app.services.executions import duration_seconds
 
-#: Seconds between two looks: at first short, then a part of what has been waited, up to a longest.
-FIRST_LOOK, PART, LONGEST_LOOK = 0.02, 0.2, 1.0
+#: Seconds between two looks: a part of the execution's age, within bounds.
+SHORTEST_LOOK, PART, LONGEST_LOOK = 0.02, 0.2, 1.0
 
 
 async def _wait_for_end(
@@ -24,20 +27,21 @@ async def _wait_for_end(
 ) -> None:
     """Return once the execution has ended, the time is over, or nobody waits for the answer.
 
-    Ends that this process writes are known at once, others by looking. Raises ``NotFoundError``.
+    Ends that this process writes are known at once, others by looking. A server that is told to stop
+    waits no longer. Raises ``NotFoundError``.
     """
     if not wait:
         return
-    began, loop, told = time.monotonic(), asyncio.get_running_loop(), asyncio.Event()
+    deadline, loop, told = time.monotonic() + wait, asyncio.get_running_loop(), asyncio.Event()
     with control.ends.watching(execution_id, lambda: loop.call_soon_threadsafe(told.set)):
         while not told.is_set():
             summary = await run_in_threadpool(control.executions.get, execution_id)
-            waited = time.monotonic() - began
-            left = wait - waited
+            left = deadline - time.monotonic()
             if summary.status != "RUNNING" or left <= 0 or await request.is_disconnected():
                 return
-            look = min(max(FIRST_LOOK, PART * waited), LONGEST_LOOK, left)
-            with contextlib.suppress(TimeoutError):
+            age = duration_seconds(summary, datetime.now(UTC))
+            look = min(max(SHORTEST_LOOK, PART * age), LONGEST_LOOK, left)
+            with aside(request.scope), contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(told.wait(), look)
 
 

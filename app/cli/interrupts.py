@@ -13,8 +13,9 @@ from types import FrameType
 def insisting(every: float = 1.0) -> Iterator[None]:
     """Once Ctrl-C has come inside, raise ``KeyboardInterrupt`` each *every* seconds until we are out.
 
-    The first one can be lost: Python drops what meets a finalizer, and httpcore 1.0 waits for ever
-    for a lock that it holds itself where it meets ``ThreadLock.__enter__``. What is done inside has
+    The first one can be lost: Python drops what meets a finalizer, and a lock that it meets on the way
+    into its ``with`` stays locked, for whoever tidies up to wait for (``queue.Queue`` has one, which
+    holds the connections of urllib3). What is done inside has
     to bear a second one as it tidies up. Where somebody else listens to Ctrl-C, nothing is changed.
     """
     ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -22,10 +23,12 @@ def insisting(every: float = 1.0) -> Iterator[None]:
         yield
         return
     other = signal.getsignal(signal.SIGALRM)
-    has_come = False
+    has_come = is_over = False
 
     def interrupted(_number: int, _frame: FrameType | None) -> None:
         nonlocal has_come
+        if is_over:
+            return
         has_come = True
         signal.signal(signal.SIGALRM, interrupted)
         signal.setitimer(signal.ITIMER_REAL, every)
@@ -35,6 +38,8 @@ def insisting(every: float = 1.0) -> Iterator[None]:
     try:
         yield
     finally:
+        # First: what comes between here and the end must not leave anything behind.
+        is_over = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if has_come:
             signal.setitimer(signal.ITIMER_REAL, 0)

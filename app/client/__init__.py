@@ -226,7 +226,7 @@ class Client(Transport):
     def status(self, execution_id: int | str, **query: Any) -> Json:
         """Where it stands, step by step (``variables=False``: without values; ``full=True``).
 
-        ``wait=20``: as soon as it has ended, or after 20 seconds.
+        ``wait=30``: as soon as it has ended, or after 30 seconds.
         """
         return self._object("GET", _of(execution_id, "status"), query)
 

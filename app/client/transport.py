@@ -62,7 +62,7 @@ class Transport:
                 f"{url!r} is not the URL of an API", remedy="use http://HOST:PORT"
             )
         self._prefix = parts.path
-        self._patience = patience
+        self._timeout, self._patience = timeout, patience
         self._reached = threading.Event()
         self._headers = {"accept": "application/json", "user-agent": "callboard"}
         if token:
@@ -128,7 +128,9 @@ class Transport:
     ) -> Any:
         given = {name: _text(value) for name, value in (query or {}).items() if value is not None}
         target = f"{path}?{urlencode(given)}" if given else path
-        return self._decode(self._send(method, target, body, again=True))
+        # What the server waits for is no time that it needs.
+        timeout = self._timeout + float(given.get("wait", 0))
+        return self._decode(self._send(method, target, body, again=True, timeout=timeout))
 
     def _send(
         self,

@@ -224,6 +224,11 @@ class Eager:
         return Granted(_wire(*place, state.attempt), state.scheduled_seq, state.scheduled)
 
     # ------------------------------------------------------------------ after the commit
+    def forget(self, room: Room) -> None:
+        """Remember nothing of its executions: the log refused what followed from that."""
+        for execution_id in room.known:
+            self._advance.forget(execution_id)
+
     def conclude(self, room: Room) -> frozenset[int]:
         """Remember what was decided and send what was not handed over; which need no wake now."""
         self._advance.committed(room.turns)

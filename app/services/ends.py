@@ -19,14 +19,21 @@ class Ends:
     """
 
     def __init__(self) -> None:
+        self.is_closed = False
         self._watching: dict[int, list[Tell]] = {}
         self._lock = threading.Lock()
 
     @contextmanager
     def watching(self, execution_id: int, tell: Tell) -> Iterator[None]:
-        """Meanwhile *tell* is called, from any thread; it must not fail or wait."""
+        """Meanwhile *tell* is called, from any thread; it must not fail or wait.
+
+        After ``close`` it is called at once.
+        """
         with self._lock:
             self._watching.setdefault(execution_id, []).append(tell)
+            closed = self.is_closed
+        if closed:
+            tell()
         try:
             yield
         finally:
@@ -34,6 +41,14 @@ class Ends:
                 self._watching[execution_id].remove(tell)
                 if not self._watching[execution_id]:
                     del self._watching[execution_id]
+
+    def close(self) -> None:
+        """Call whoever watches, now and from now on: this process is about to stop."""
+        with self._lock:
+            self.is_closed = True
+            told = [tell for tells in self._watching.values() for tell in tells]
+        for tell in told:
+            tell()
 
     def __contains__(self, execution_id: int) -> bool:
         """Whether anybody watches it."""

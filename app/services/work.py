@@ -166,6 +166,7 @@ class Work:
             # be decided, which is no reason to refuse what is reported.
             if not (room.known or isinstance(exc, DuplicateEventError)):
                 raise
+            self._eager.forget(room)
             room = room.closed()
             judged = self._judge(request, pool, room)
         woken = judged.woken - self._eager.conclude(room)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import traceback
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -57,6 +56,8 @@ class Tasks:
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[None]] = set()
+        self._stop = asyncio.Event()
+        self._error: BaseException | None = None
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -66,8 +67,15 @@ class Tasks:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            traceback.print_exception(error)
-            os._exit(1)
+            self._error = self._error or error
+            self._stop.set()
+
+    async def stopped(self) -> None:
+        """Return at SIGTERM. Raises what the first task that failed did."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop.set)
+        await self._stop.wait()
+        if self._error is not None:
+            raise self._error
 
 
 @contextlib.asynccontextmanager
@@ -92,10 +100,3 @@ async def board() -> AsyncIterator[Board]:
     async with pool:
         yield Board(pool, client, streams)
     await client.close()
-
-
-async def stopped() -> None:
-    """Return at SIGTERM."""
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    await stop.wait()

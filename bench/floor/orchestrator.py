@@ -134,7 +134,7 @@ async def main() -> None:
             manual_ack=True,
             config=api.ConsumerConfig(max_ack_pending=4 * AT_ONCE, ack_wait=board.ACK_WAIT),
         )
-        await board.stopped()
+        await orchestrator.tasks.stopped()
 
 
 if __name__ == "__main__":

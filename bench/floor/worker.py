@@ -77,7 +77,7 @@ async def serve() -> None:
             manual_ack=True,
             config=api.ConsumerConfig(max_ack_pending=2 * board.THREADS, ack_wait=board.ACK_WAIT),
         )
-        await board.stopped()
+        await worker.tasks.stopped()
         worker.threads.shutdown()
 
 

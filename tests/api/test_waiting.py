@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,21 +16,31 @@ from app.api import waiting
 from app.client import Client
 from app.engine.entry import Entry
 from app.engine.events import ExecutionCancelled, ExecutionCompleted
-from app.engine.ports import Draft
+from app.engine.ports import Draft, ExecutionSummary
 from app.services.ends import Ends
-from tests.api.plane import CHAIN, Plane, build
-from tests.waits import until
+from tests.api.plane import CHAIN, Plane, build, served
 
 NEVER = 600.0
 
 
 @contextmanager
 def asked(plane: Plane, url: str) -> Iterator[Future[Any]]:
-    """The answer to a request that waits by now."""
-    execution_id = int(url.split("/")[3])
-    with plane.client() as http, ThreadPoolExecutor(1) as pool:
+    """The answer to a request that has looked in vain by now, and waits."""
+    look, looked = plane.control.executions.get, threading.Event()
+
+    def get(execution_id: int) -> ExecutionSummary:
+        found = look(execution_id)
+        looked.set()
+        return found
+
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        plane.client() as http,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        patch.setattr(plane.control.executions, "get", get)
         future = pool.submit(lambda: http.get(url).json())
-        until(lambda: execution_id in plane.control.ends)
+        assert looked.wait(20)
         yield future
 
 
@@ -37,7 +48,7 @@ def asked(plane: Plane, url: str) -> Iterator[Future[Any]]:
 def test_an_end_that_this_process_writes_is_answered_at_once(
     plane: Plane, monkeypatch: pytest.MonkeyPatch, route: str
 ) -> None:
-    monkeypatch.setattr(waiting, "FIRST_LOOK", NEVER)
+    monkeypatch.setattr(waiting, "SHORTEST_LOOK", NEVER)
     monkeypatch.setattr(waiting, "LONGEST_LOOK", NEVER)
     execution_id = plane.started()
     with asked(plane, f"/api/executions/{execution_id}/{route}?wait=30") as answer:
@@ -55,15 +66,28 @@ def test_an_end_that_another_process_writes_is_found_by_looking(plane: Plane) ->
 
 
 def test_what_goes_on_is_answered_when_the_time_is_over(http: TestClient, plane: Plane) -> None:
-    execution_id = plane.started()
+    execution_id, began = plane.started(), time.monotonic()
     status = http.get(f"/api/executions/{execution_id}/status?wait=0.05").json()
     assert (status["status"], status["current_step"]) == ("RUNNING", "start")
+    assert time.monotonic() - began >= 0.05
 
 
-def test_our_client_can_wait(client: Client, plane: Plane) -> None:
+def test_our_client_waits_longer_than_for_other_answers(plane: Plane) -> None:
+    execution_id, began = plane.started(), time.monotonic()
+    with served(plane.app) as url, Client(url, timeout=0.2, patience=0) as client:
+        assert client.status(execution_id, wait=0.5)["status"] == "RUNNING"
+    assert time.monotonic() - began >= 0.5
+
+
+@pytest.mark.parametrize("route", ["status", "logs"])
+def test_a_server_that_stops_waits_no_longer(plane: Plane, route: str) -> None:
     execution_id = plane.started()
-    plane.control.executions.cancel(execution_id)
-    assert client.status(execution_id, wait=20)["status"] == "CANCELLED"
+    url = f"/api/executions/{execution_id}/{route}?wait=30"
+    with plane.client() as http, ThreadPoolExecutor(1) as pool:
+        before = pool.submit(lambda: http.get(url))
+        plane.control.ends.close()
+        assert before.result(timeout=20).status_code == 200
+        assert pool.submit(lambda: http.get(url)).result(timeout=20).status_code == 200
 
 
 @pytest.mark.parametrize(
