@@ -23,6 +23,7 @@ from sqlalchemy.exc import DisconnectionError
 from app.engine import encoding
 from app.errors import UnavailableError
 from app.store.failures import translated
+from app.store.pipelined import Pipelined
 
 # What goes wrong inside a pipeline is raised, and told by us; psycopg would say it a second time.
 logging.getLogger("psycopg").setLevel(logging.ERROR)
@@ -140,7 +141,7 @@ class Database:
             yield connection
 
     @contextmanager
-    def own(self) -> Iterator[psycopg.Connection[Any]]:
+    def own(self) -> Iterator[Pipelined]:
         """A connection for one transaction; until its end this thread reads through it, too."""
         before = getattr(self._own, "connection", None)
         with self._borrowed() as connection:
@@ -151,10 +152,10 @@ class Database:
                 self._own.connection = before
 
     @contextmanager
-    def _borrowed(self) -> Iterator[psycopg.Connection[Any]]:
+    def _borrowed(self) -> Iterator[Pipelined]:
         with self._translated():
             borrowed = self._engine.raw_connection()
-            connection: psycopg.Connection[Any] = borrowed.driver_connection  # type: ignore[assignment]  # typed as Any-or-None; a connection just borrowed is there
+            connection: Pipelined = borrowed.driver_connection  # type: ignore[assignment]  # typed as Any-or-None; a connection just borrowed is there
             try:
                 yield connection
             finally:
@@ -184,13 +185,13 @@ class Database:
                 self.refusal = Refusal(time.monotonic(), state, exc)
             raise
 
-    def _open(self) -> psycopg.Connection[Any]:
+    def _open(self) -> Pipelined:
         parameters = {
             "application_name": self._application_name,
             **NETWORK,
             **conninfo_to_dict(self._url),
         }
-        connection = psycopg.connect(**parameters, autocommit=True, context=self._adapters)
+        connection = Pipelined.connect(**parameters, autocommit=True, context=self._adapters)
         try:
             connection.execute(_SETTINGS)
         except BaseException:

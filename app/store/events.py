@@ -36,10 +36,9 @@ from app.store import listing, statements
 from app.store.database import Database
 from app.store.failures import translation
 from app.store.keys import duplicate, not_locked
+from app.store.pipelined import Call, Pipelined, Statement
 from app.store.rows import END_OF, RUNNING, STATUS, Row, row_of, stored_event
 from app.store.tables import KEYS
-
-Connection = psycopg.Connection[Any]
 
 #: Events of each of several executions that come along with their locks; who wants more reads them.
 MOST_NEWS = 500
@@ -77,7 +76,7 @@ class PostgresTransaction:
     something is read.
     """
 
-    def __init__(self, connection: Connection, heads: dict[int, _Head], found: Found) -> None:
+    def __init__(self, connection: Pipelined, heads: dict[int, _Head], found: Found) -> None:
         self.connection = connection
         self._heads = heads
         self._found = found
@@ -157,9 +156,8 @@ class PostgresTransaction:
     def finish(self) -> None:
         """Write and commit, or say again what lost the transaction where earlier writes were lost with it."""
         if self._lost is None:
-            with self._losing(), self.connection.pipeline():
-                self._insert()
-                self.connection.execute(statements.COMMIT, prepare=False)
+            with self._losing():
+                self.connection.together([*self._inserts(), _COMMIT])
         elif self._wrote or self._gathered:
             raise self._lost
 
@@ -167,14 +165,14 @@ class PostgresTransaction:
         """Have all that was appended in the database, so that it can be read there."""
         self._refuse_if_lost()
         if self._gathered:
-            with self._losing(), self.connection.pipeline():
-                self._insert()
+            with self._losing():
+                self.connection.together(self._inserts())
             self._wrote = True
 
-    def _insert(self) -> None:
-        """Insert what was gathered, and the projection's row along with first and last events."""
+    def _inserts(self) -> list[Call]:
+        """What inserts all that was gathered, and the projection's row along with first and last events."""
         if not self._gathered:
-            return
+            return []
         self._writing = tuple(dict.fromkeys(execution_id for execution_id, _, _ in self._gathered))
         rows = [
             {
@@ -185,11 +183,13 @@ class PostgresTransaction:
             }
             for execution_id, head, row in self._gathered
         ]
-        self.connection.execute(statements.INSERT, [orjson.dumps(rows).decode()])
-        for execution_id, _, row in self._gathered:
-            if row.type in _PROJECTED:
-                self.connection.execute(_PROJECTED[row.type], {"id": execution_id, "seq": row.seq})
+        projected = [
+            Call(_PROJECTED[row.type], (execution_id, row.seq))
+            for execution_id, _, row in self._gathered
+            if row.type in _PROJECTED
+        ]
         self._gathered = []
+        return [Call(_INSERT, (orjson.dumps(rows).decode(),)), *projected]
 
     @contextmanager
     def _losing(self) -> Iterator[None]:
@@ -258,23 +258,26 @@ class PostgresLog:
         with self._database.own() as connection:
             # One round trip; each statement still takes a snapshot of its own, so what those after
             # LOCK read includes whatever the previous holder of the lock committed.
-            with connection.pipeline():
-                connection.execute(statements.BEGIN, prepare=False)
-                if not durable:
-                    connection.execute(statements.NOT_DURABLE, prepare=False)
-                locked = connection.execute(
-                    statements.LOCK if waits else statements.TRY_LOCK, [listed]
-                )
-                heads = connection.execute(statements.HEADS, [listed])
-                news = _news(connection, ahead)
-                rows = connection.execute(statements.ATTEMPTS, [encoded]) if keys else ()
-            states = {key: _attempt_state(row) for key, row in zip(keys, rows, strict=True)}
+            calls = {"begin": _BEGIN}
+            if not durable:
+                calls["not durable"] = _NOT_DURABLE
+            calls["locked"] = Call(_LOCK if waits else _TRY_LOCK, (listed,))
+            calls["heads"] = Call(_HEADS, (listed,))
+            if ahead.after:
+                calls["news"] = _news(ahead)
+            if keys:
+                calls["attempts"] = Call(_ATTEMPTS, (encoded,))
+            rows = dict(zip(calls, connection.together(calls.values()), strict=True))
+            states = {
+                key: _attempt_state(row)
+                for key, row in zip(keys, rows.get("attempts", ()), strict=True)
+            }
             entries: dict[int, list[Entry]] = {}
-            for entry in _entries(news):
+            for entry in _entries(rows.get("news", ())):
                 entries.setdefault(entry.execution_id, []).append(entry)
             found = Found(ahead.after, entries, states)
-            held = set(ids) if waits else {row[0] for row in locked}
-            known = {i: _Head(*rest) for i, *rest in heads if i in held}
+            held = set(ids) if waits else {row[0] for row in rows["locked"]}
+            known = {i: _Head(*rest) for i, *rest in rows["heads"] if i in held}
             opened = PostgresTransaction(connection, known, found)
             # Left by an error, the connection rolls back when it is returned.
             yield opened
@@ -379,12 +382,27 @@ class PostgresLog:
             return [row[0] for row in connection.execute(sql, [limit], prepare=False)]
 
 
-#: The statement that keeps the projection in step with an event of this type.
+_BEGIN, _COMMIT, _NOT_DURABLE = (
+    Call(Statement(text)) for text in (statements.BEGIN, statements.COMMIT, statements.NOT_DURABLE)
+)
+_LOCK, _TRY_LOCK, _HEADS, _NEWS, _ATTEMPTS, _INSERT = (
+    Statement(text)
+    for text in (
+        statements.LOCK,
+        statements.TRY_LOCK,
+        statements.HEADS,
+        statements.NEWS,
+        statements.ATTEMPTS,
+        statements.INSERT,
+    )
+)
+_NEWS_OF_ONE = Statement(f"{statements.READ} AND e.seq > %(after)s ORDER BY e.seq")
+#: The statement that keeps the projection in step with an event of this type; of its id and seq.
 _PROJECTED = {
-    "execution.started": statements.OPEN_EXECUTION,
-    "execution.paused": statements.PAUSE_EXECUTION,
-    "execution.resumed": statements.RESUME_EXECUTION,
-    **dict.fromkeys(EXECUTION_ENDS, statements.CLOSE_EXECUTION),
+    "execution.started": Statement(statements.OPEN_EXECUTION),
+    "execution.paused": Statement(statements.PAUSE_EXECUTION),
+    "execution.resumed": Statement(statements.RESUME_EXECUTION),
+    **dict.fromkeys(EXECUTION_ENDS, Statement(statements.CLOSE_EXECUTION)),
 }
 
 
@@ -402,23 +420,18 @@ def _keys(keys: Iterable[tuple[int, StepKey]]) -> str:
     return encoding.dumps([{"execution_id": i, **key._asdict()} for i, key in keys]).decode()
 
 
-def _news(connection: Connection, ahead: Ahead) -> Iterable[tuple[Any, ...]]:
-    """The rows of each of these executions after the seq that is known of it."""
+def _news(ahead: Ahead) -> Call:
+    """What reads the rows of each of these executions after the seq that is known of it."""
     after = ahead.after
-    if not after:
-        return ()
-    if len(after) > 1 or ahead.most is not None:
+    if len(after) != 1 or ahead.most is not None:
         most = MOST_NEWS if ahead.most is None else ahead.most
-        return connection.execute(statements.NEWS, [_array(after), _array(after.values()), most])
+        return Call(_NEWS, (_array(after), _array(after.values()), most))
     ((execution_id, seq),) = after.items()
-    return connection.execute(
-        f"{statements.READ} AND e.seq > %(after)s ORDER BY e.seq",
-        {"id": execution_id, "after": seq},
-    )
+    return Call(_NEWS_OF_ONE, (execution_id, seq))
 
 
 def _read(
-    connection: Connection,
+    connection: psycopg.Connection[Any],
     execution_id: int,
     *,
     after: int = 0,

@@ -79,7 +79,11 @@ FROM noetl.event e
 WHERE x.execution_id = %(id)s AND e.execution_id = %(id)s AND e.seq = %(seq)s
 """
 
-RESUME_EXECUTION = "UPDATE noetl.execution SET paused_at = NULL WHERE execution_id = %(id)s"
+RESUME_EXECUTION = """
+UPDATE noetl.execution x SET paused_at = NULL
+FROM noetl.event e
+WHERE x.execution_id = %(id)s AND e.execution_id = %(id)s AND e.seq = %(seq)s
+"""
 
 # Its conditions are those of the unique index, so one row is read whatever the log holds.
 STARTED_UNDER = """
