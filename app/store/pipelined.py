@@ -58,7 +58,7 @@ class Pipelined(psycopg.Connection[Any]):
 
     def rollback(self) -> None:
         """Undo what is open, if anything is."""
-        undone = self.pgconn.transaction_status != pq.TransactionStatus.IDLE
+        undone = not self._is_idle
         super().rollback()
         if undone:
             # psycopg did so if it had prepared something; whether it had, is not for us to know.
@@ -69,17 +69,33 @@ class Pipelined(psycopg.Connection[Any]):
         """The rows of each call, in order. Raises ``psycopg.Error``: of the first that failed; those
         after it were not done.
         """
+        listed, begins = list(calls), self._is_idle
         with self.lock:
             try:
-                self.pgconn.enter_pipeline_mode()
-                sent = self._send(calls)
-                results = self.wait(_results(self.pgconn))
-                self.pgconn.exit_pipeline_mode()
-            except BaseException:
-                # Nobody knows what is still to come.
-                self.close()
-                raise
-            return self._rows(sent, results)
+                return self._at_once(listed)
+            except psycopg.errors.InvalidSqlStatementName:
+                # Somebody's DEALLOCATE ALL: psycopg sends one some time after DDL, too.
+                self._known.clear()
+                if not (begins and self._is_idle):
+                    raise
+                # Nothing was done.
+                return self._at_once(listed)
+
+    @property
+    def _is_idle(self) -> bool:
+        return self.pgconn.transaction_status == pq.TransactionStatus.IDLE
+
+    def _at_once(self, calls: Sequence[Call]) -> list[list[Row]]:
+        try:
+            self.pgconn.enter_pipeline_mode()
+            sent = self._send(calls)
+            results = self.wait(_results(self.pgconn))
+            self.pgconn.exit_pipeline_mode()
+        except BaseException:
+            # Nobody knows what is still to come.
+            self.close()
+            raise
+        return self._rows(sent, results)
 
     def _send(self, calls: Iterable[Call]) -> list[Statement | None]:
         """Put *calls* into libpq's buffer. What each result will be of: a statement to prepare, or a call."""
@@ -101,11 +117,7 @@ class Pipelined(psycopg.Connection[Any]):
         rows: list[list[Row]] = []
         for statement, result in zip(sent, results, strict=True):
             if result.status not in {pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK}:
-                error = error_from_result(result, self.info.encoding)
-                if isinstance(error, psycopg.errors.InvalidSqlStatementName):
-                    # Somebody else's DEALLOCATE ALL: psycopg sends one after DDL, too.
-                    self._known.clear()
-                raise error
+                raise error_from_result(result, self.info.encoding)
             if statement is not None:
                 self._known.add(statement.name)
             else:

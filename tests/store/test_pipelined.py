@@ -87,11 +87,19 @@ def test_it_goes_on_after_a_rollback(connection: Pipelined, own: int) -> None:
     assert connection.execute("SELECT %s::int", [7]).fetchone() == (7,)
 
 
-def test_it_goes_on_after_what_it_prepared_is_gone(connection: Pipelined) -> None:
+def test_what_it_prepared_and_is_gone_is_prepared_again(connection: Pipelined) -> None:
+    connection.together([BEGIN, Call(ADD, (1,)), COMMIT])
+    connection.execute("DEALLOCATE ALL")
+    assert connection.together([BEGIN, Call(ADD, (2,)), KEPT, COMMIT])[2] == [(1,), (2,)]
+
+
+def test_in_the_middle_of_a_transaction_that_ends_it(connection: Pipelined) -> None:
     connection.together([KEPT])
+    connection.together([BEGIN, Call(ADD, (1,))])
     connection.execute("DEALLOCATE ALL")
     with pytest.raises(psycopg.errors.InvalidSqlStatementName):
-        connection.together([KEPT])
+        connection.together([KEPT, COMMIT])
+    connection.rollback()
     assert connection.together([KEPT]) == [[]]
 
 
