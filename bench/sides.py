@@ -123,6 +123,10 @@ class Client(ABC):
                 )
             if ended == len(executions):
                 return
+            if ended > len(executions):
+                raise FailedRunError(
+                    f"{type(self).__name__}: {len(executions)} executions ended {ended} times"
+                )
             passed = time.monotonic() - began
             if passed > patience:
                 missing = len(executions) - ended
