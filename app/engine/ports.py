@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
+from app.engine.ahead import NOTHING, Ahead
 from app.engine.entry import Entry
 from app.engine.events import Event, StepKey
 from app.errors import CallboardError
@@ -109,22 +110,6 @@ class Overdue:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Ahead:
-    """What a transaction will surely read, so that it may come along with the locks.
-
-    ``after``: by execution the seq after which its events are wanted, the first ``most`` of them.
-    ``attempts``: the keys whose state is.
-    """
-
-    after: Mapping[int, int] = field(default_factory=dict)
-    attempts: Sequence[tuple[int, StepKey]] = ()
-    most: int | None = None
-
-
-NOTHING = Ahead()
-
-
 class LogTransaction(Protocol):
     """The log, with the executions it was opened for locked until the end of the transaction."""
 
@@ -183,7 +168,9 @@ class EventLog(Protocol):
 
         Where it does not *wait*, those that somebody else has locked are left out (see ``held``).
 
-        What is named in *ahead* costs no round trip of its own when it is read.
+        What is named in *ahead* costs no round trip of its own when it is read. Where it assumes how
+        things stand, ``NotAsAssumedError`` is raised for whatever is to be read all the same, and at
+        the latest on leaving if they stand otherwise.
 
         ``durable=False`` lets the commit return before it is on disk: only for events whose loss
         is harmless (claims). Raises ``UnavailableError`` where the database does not answer.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import structlog
 
 from app import failpoints
+from app.engine.ahead import Ahead
 from app.engine.decide import Limits, decide
 from app.engine.entry import Entry, UnknownEventError
 from app.engine.events import (
@@ -18,7 +19,6 @@ from app.engine.events import (
     StepScheduled,
 )
 from app.engine.ports import (
-    Ahead,
     Clock,
     Dispatch,
     Dispatcher,
@@ -208,6 +208,10 @@ class Advance:
         cached = self._cache.get(execution_id)
         return None if cached is None else cached.state
 
+    def cached(self, execution_id: int) -> Cached | None:
+        """The same with its newest events."""
+        return self._cache.get(execution_id)
+
     def _advance(self, execution_ids: Sequence[int], *, shared: bool = False) -> list[Turn]:
         """One decision for each of these: read, decided and appended in one transaction.
 
@@ -243,6 +247,7 @@ class Advance:
         decided = [turn for turn in turns if turn.entries]
         for turn in decided:
             turn.cached = _fold(turn.cached, turn.entries)
+            self._reader.remember([*turn.read, *turn.entries])
         for turn in turns:
             self._remember(turn)
         self._publish(decided)

@@ -9,12 +9,13 @@ that the worker does not serve, retries, ends that others wait for, a log that i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import structlog
 
+from app.engine.ahead import NotAsAssumedError, Standing
 from app.engine.entry import Entry
 from app.engine.events import (
     EXECUTION_ENDS,
@@ -26,10 +27,12 @@ from app.engine.events import (
 )
 from app.engine.ports import Clock, Draft, DuplicateEventError, LogTransaction
 from app.engine.state import Execution
+from app.errors import ForbiddenError
 from app.services.advance import KEPT_EVENTS, Advance, Cached, Turn
 from app.services.briefing import Granted
 from app.services.cache import Lru
 from app.services.catalog import CatalogService
+from app.services.foresight import Foreseen, Foresight, Since
 from app.wire import Exchange, PointerWire, Report, Serves
 
 log = structlog.get_logger(__name__)
@@ -43,6 +46,11 @@ PATIENCE = 0.1
 REMEMBERED = 1024
 
 
+Place = tuple[int, StepKey]
+#: An execution, what was appended to it, and the last one's idempotency key if it need not be on disk.
+Written = tuple[int, Sequence[Entry], str | None]
+
+
 class NotDecidedError(Exception):
     """It cannot be decided here. The transaction is to be given up, and done again without."""
 
@@ -52,7 +60,8 @@ class Room:
     """What may be decided in one transaction: ``known`` are the executions, as they are remembered.
 
     What follows may be handed to the ``worker``, where that ``serves`` it and the ``pool`` of its
-    token, if it is limited to one, is the step's. ``turns`` is what was decided.
+    token, if it is limited to one, is the step's. ``turns`` is what was decided. What is ``foreseen``
+    is not read.
     """
 
     worker: str = ""
@@ -62,6 +71,8 @@ class Room:
     known: Mapping[int, Cached] = field(default_factory=dict)
     news: dict[int, list[Entry]] = field(default_factory=dict)
     turns: list[Turn] = field(default_factory=list)
+    foreseen: Foreseen | None = None
+    is_closed: bool = False
 
     @property
     def ahead(self) -> dict[int, int]:
@@ -70,7 +81,7 @@ class Room:
 
     def closed(self) -> Room:
         """The same where nothing is decided."""
-        return Room(self.worker, self.serves, self.pool)
+        return Room(self.worker, self.serves, self.pool, is_closed=True)
 
     def may_have(self, step: StepScheduled) -> bool:
         """Whether *step* can be handed to the worker."""
@@ -93,19 +104,34 @@ class Eager:
         self._clock = clock
         self._is_on = is_on
         self._too_long: Lru[int, bool] = Lru(REMEMBERED)
+        self._foresight = Foresight(advance)
 
-    def starting(self, execution_id: int, started: ExecutionStarted) -> Room:
-        """Room for the first decision of an execution."""
+    def starting(self, execution_id: int, started: ExecutionStarted, *, is_alone: bool) -> Room:
+        """Room for the first decision of an execution, which *is alone* if no other has to do with it."""
         if not self._is_on or started.retry_of is not None:
             return Room()
         until = self._clock() + PATIENCE
-        return Room(until=until, known=self._advance.recalled([execution_id]))
+        # Most often its id was just made.
+        foreseen = Foreseen({execution_id: Standing()}, {execution_id: Since(0)}, {})
+        return Room(
+            until=until,
+            known=self._advance.recalled([execution_id]),
+            foreseen=foreseen if is_alone else None,
+        )
 
-    def reporting(self, request: Exchange, pool: str | None) -> Room:
-        """Room for what follows the reports of *request*.
+    def exchanging(self, request: Exchange, pool: str | None) -> Room:
+        """Room for what follows the reports of *request*, with what is foreseen of all that it names.
 
         *pool* is the one that the caller's token is limited to.
         """
+        room = self._reporting(request, pool)
+        if self._is_on:
+            reported = [attempt_place(report) for report in request.reports]
+            others = [attempt_place(pointer) for pointer in (*request.claims, *request.released)]
+            room.foreseen = self._foresight.of(reported, others)
+        return room
+
+    def _reporting(self, request: Exchange, pool: str | None) -> Room:
         room = Room(request.worker, request.serves, pool)
         if not self._is_on or request.serves is None:
             return room
@@ -126,11 +152,32 @@ class Eager:
     def _is_wide(self, state: Execution, step: str) -> bool:
         return self._catalog.playbook(state.catalog_id).is_wide(step)
 
+    def narrower(self, room: Room, failed: Exception) -> Room | None:
+        """Room for another try where the one with *room* failed; None where that would not help.
+
+        It was judged by what was foreseen, and is not so. Or by a view that lacked the newest
+        events, and the keys refused what followed from that: a fresh look answers everything in
+        it. Or what follows could not be decided, which is no reason to refuse what is reported.
+        """
+        if room.foreseen is not None:
+            log.debug("eager.not_foreseen", error=str(failed))
+            self._foresight.failed(room.foreseen.standings)
+            return Room(room.worker, room.serves, room.pool, room.until, room.known)
+        if isinstance(failed, ForbiddenError) or room.is_closed:
+            return None
+        if not room.known and not isinstance(failed, DuplicateEventError):
+            return None
+        for execution_id in room.known:
+            self._advance.forget(execution_id)
+        return room.closed()
+
     # ------------------------------------------------------------------ in the transaction
     def look(self, tx: LogTransaction, room: Room) -> None:
         """Read what is not known yet, before anything is appended."""
         for execution_id, version in room.ahead.items():
-            if tx.last_seq(execution_id) - version > MOST_READ:
+            if room.foreseen is not None:
+                room.news[execution_id] = [*room.foreseen.since[execution_id].entries]
+            elif tx.last_seq(execution_id) - version > MOST_READ:
                 self._too_long.put(execution_id, True)
             else:
                 with self._deciding(execution_id):
@@ -194,6 +241,8 @@ class Eager:
     def _deciding(self, execution_id: int) -> Iterator[None]:
         try:
             yield
+        except NotAsAssumedError:
+            raise
         except DuplicateEventError:
             self._advance.forget(execution_id)
             raise
@@ -224,15 +273,26 @@ class Eager:
         return Granted(_wire(*place, state.attempt), state.scheduled_seq, state.scheduled)
 
     # ------------------------------------------------------------------ after the commit
-    def forget(self, room: Room) -> None:
-        """Remember nothing of its executions: the log refused what followed from that."""
-        for execution_id in room.known:
-            self._advance.forget(execution_id)
-
-    def conclude(self, room: Room) -> frozenset[int]:
-        """Remember what was decided and send what was not handed over; which need no wake now."""
+    def conclude(self, room: Room, written: Iterable[Written] = ()) -> frozenset[int]:
+        """Remember what was decided and written, and send what was not handed over; which need no
+        wake now.
+        """
         self._advance.committed(room.turns)
+        decided = {turn.execution_id for turn in room.turns}
+        for execution_id, entries, key in written:
+            if execution_id not in decided:
+                self._foresight.wrote(execution_id, self._before(room, execution_id), entries, key)
         return frozenset(turn.execution_id for turn in room.turns if self._advance.finish(turn))
+
+    def _before(self, room: Room, execution_id: int) -> Since:
+        """What was known when the transaction began."""
+        if room.foreseen is not None:
+            return room.foreseen.since[execution_id]
+        cached = self._advance.cached(execution_id)
+        version = 0 if cached is None else cached.state.version
+        if room.known.get(execution_id) is not cached or execution_id not in room.news:
+            return self._foresight.since(execution_id, version)
+        return Since(version, tuple(room.news[execution_id]))
 
 
 def _handed(tx: LogTransaction, room: Room, turn: Turn, report: Report) -> Granted | None:
@@ -263,6 +323,10 @@ def _key_of(report: Report) -> str:
 def _goes_on(report: Report) -> bool:
     # Below are claims of cursors.
     return report.onward and report.outcome == "done" and report.iteration >= NO_LOOP
+
+
+def attempt_place(pointer: PointerWire) -> Place:
+    return pointer.execution_id, StepKey(pointer.step, pointer.visit, pointer.iteration)
 
 
 def _wire(execution_id: int, key: StepKey, attempt: int) -> PointerWire:

@@ -10,11 +10,11 @@ from typing import Any
 import structlog
 
 from app import failpoints
+from app.engine.ahead import Ahead, NotAsAssumedError
 from app.engine.decide import last_step
 from app.engine.entry import Entry
 from app.engine.events import ExecutionStarted, StepDone
 from app.engine.ports import (
-    Ahead,
     CatalogEntry,
     Clock,
     Dispatcher,
@@ -156,10 +156,10 @@ class Executions:
         if parent is not None and self._log.summary(parent) is not None:
             before.append(parent)
         draft = Draft(started, key)
-        room = self._eager.starting(execution_id, started)
+        room = self._eager.starting(execution_id, started, is_alone=not before)
         try:
             self._begin(execution_id, draft, before, room)
-        except NotDecidedError:
+        except (NotDecidedError, NotAsAssumedError):
             room = room.closed()
             self._begin(execution_id, draft, before, room)
         if started.deadline is not None:
@@ -171,6 +171,8 @@ class Executions:
     def _begin(self, execution_id: int, started: Draft, before: Sequence[int], room: Room) -> None:
         # With the locks of those before: from its commit on, they are not pruned.
         ahead = Ahead(room.ahead, most=MOST_READ + 1)
+        if room.foreseen is not None:
+            ahead = Ahead(assumed=room.foreseen.standings)
         with self._log.transaction([execution_id, *before], ahead=ahead) as tx:
             for each in before:
                 if not tx.last_seq(each):

@@ -6,11 +6,10 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from app.engine.ahead import NOTHING, Ahead
 from app.engine.entry import Entry
 from app.engine.events import StepKey
 from app.engine.ports import (
-    NOTHING,
-    Ahead,
     AttemptState,
     Draft,
     EventLog,

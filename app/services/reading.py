@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from app.engine.encoding import dumps, loads
-from app.engine.events import Event, StepDone
+from app.engine.entry import Entry
+from app.engine.events import Event, StepDone, StepRouted, StepScheduled, StepStarted
 from app.engine.ports import BlobStore, EventLog
 from app.engine.references import ARTIFACT, NAMED, REF, Place, is_reference, opened, place_of, whole
 from app.engine.values import ValueNeeded, Values, Wanted
@@ -63,6 +64,12 @@ class Reader:
                 found[place] = entry.event
                 self._events.put(place, entry.event)
         return found
+
+    def remember(self, entries: Iterable[Entry]) -> None:
+        """Keep those of *entries*, which are on disk, that others refer to: the next step reads them."""
+        for entry in entries:
+            if not isinstance(entry.event, StepStarted | StepScheduled | StepRouted):
+                self._events.put((entry.execution_id, entry.seq), entry.event)
 
     # ------------------------------------------------------------------ what decisions need
     def fetch(self, execution_id: int, wanted: Wanted, values: Values) -> None:

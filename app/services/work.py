@@ -16,13 +16,12 @@ from typing import Protocol
 import structlog
 
 from app import failpoints
+from app.engine.ahead import Ahead
 from app.engine.events import (
     AttemptLate,
-    StepKey,
     StepStarted,
 )
 from app.engine.ports import (
-    Ahead,
     AttemptState,
     Clock,
     Dispatch,
@@ -36,7 +35,7 @@ from app.engine.ports import (
 from app.engine.references import place_of
 from app.errors import CallboardError, ForbiddenError, UnavailableError
 from app.services.briefing import Briefing, Granted
-from app.services.eager import MOST_READ, Eager, Room
+from app.services.eager import MOST_READ, Eager, Place, Room, Written, attempt_place
 from app.services.endings import Endings
 from app.services.kinship import Kinship
 from app.services.large import Storage
@@ -68,8 +67,6 @@ from app.wire import (
 )
 
 log = structlog.get_logger(__name__)
-
-Place = tuple[int, StepKey]
 
 
 class Worked(Protocol):
@@ -112,6 +109,7 @@ class _Judgement:
     #: What workers go on with, by the answer that tells them.
     onward: list[tuple[ReportAnswer, Granted]] = field(default_factory=list)
     woken: set[int] = field(default_factory=set)
+    written: list[Written] = field(default_factory=list)
 
 
 class Work:
@@ -155,21 +153,8 @@ class Work:
         """
         # First, so that whoever sees a step's end finds all that it printed.
         self._keep_output(request.reports, pool)
-        room = self._eager.reporting(request, pool)
-        try:
-            judged = self._judge(request, pool, room)
-        except (ForbiddenError, UnavailableError):
-            raise
-        except Exception as exc:
-            # It was judged by a view that lacked the newest events, and the keys refused what
-            # followed from that: a fresh look answers everything in it. Or what follows could not
-            # be decided, which is no reason to refuse what is reported.
-            if not (room.known or isinstance(exc, DuplicateEventError)):
-                raise
-            self._eager.forget(room)
-            room = room.closed()
-            judged = self._judge(request, pool, room)
-        woken = judged.woken - self._eager.conclude(room)
+        judged, room = self._judged(request, pool)
+        woken = judged.woken - self._eager.conclude(room, judged.written)
         if woken:
             self._wake(woken)
         self._keep_late(judged.late, request.worker)
@@ -178,6 +163,20 @@ class Work:
         answer = self._answer(judged)
         failpoints.after("exchange.answer")
         return answer
+
+    def _judged(self, request: Exchange, pool: str | None) -> tuple[_Judgement, Room]:
+        """Judge by what is foreseen, else by a look at the log, else without what follows."""
+        room: Room | None = self._eager.exchanging(request, pool)
+        while room is not None:
+            try:
+                return self._judge(request, pool, room), room
+            except UnavailableError:
+                raise
+            except Exception as exc:
+                room = self._eager.narrower(room, exc)
+                if room is None:
+                    raise
+        raise AssertionError("unreachable")
 
     def _answer(self, judged: _Judgement) -> ExchangeAnswer:
         """What the worker is told, with what it needs to run what it was granted."""
@@ -193,22 +192,28 @@ class Work:
         items: list[PointerWire] = [*request.reports, *request.claims, *request.released]
         ids = {item.execution_id for item in items}
         # Losing a claim only means that the step is claimed again; a report must be on disk.
-        places = list(dict.fromkeys(_place(item) for item in items))
+        places = list(dict.fromkeys(attempt_place(item) for item in items))
+        durable, foreseen = bool(request.reports), room.foreseen
         ahead = Ahead(room.ahead, places, most=MOST_READ + 1)
-        with self._log.transaction(ids, durable=bool(request.reports), ahead=ahead) as tx:
+        if foreseen is not None:
+            ahead = Ahead(assumed=foreseen.standings)
+        with self._log.transaction(ids, durable=durable, ahead=ahead) as tx:
             self._eager.look(tx, room)
-            states, ended, paused = tx.attempts(places), tx.ended(ids), tx.paused(ids)
+            states = tx.attempts(places) if foreseen is None else foreseen.attempts
+            ended, paused = tx.ended(ids), tx.paused(ids)
             judged = _Judgement(request.worker, pool, states, ended, paused)
             for report in request.reports:
                 self._judge_report(tx, judged, report, room)
             for claim in request.claims:
                 self._judge_claim(judged, claim)
             for pointer in request.released:
-                state = states[_place(pointer)]
+                state = states[attempt_place(pointer)]
                 if _refusal(pointer, state, judged) is None and state.started_key is None:
                     judged.released.append(Granted(pointer, state.scheduled_seq, state.scheduled))
             for execution_id, drafts in sorted(judged.drafts.items()):
                 appended = tx.append(execution_id, drafts)
+                key = None if durable else drafts[-1].idempotency_key
+                judged.written.append((execution_id, appended, key))
                 if execution_id in judged.accepted:
                     report, answer = judged.accepted[execution_id]
                     granted = self._eager.follow(tx, room, report, appended)
@@ -241,7 +246,7 @@ class Work:
         return self._briefing.value(place, request.item)
 
     def _works_for(self, request: ValueRequest, pool: str) -> bool:
-        spot = _place(request)
+        spot = attempt_place(request)
         with self._log.transaction([request.execution_id], durable=False) as tx:
             state = tx.attempts([spot])[spot]
         runs = state.attempt == request.attempt and state.started_by and not state.fenced
@@ -261,7 +266,7 @@ class Work:
 
     # ------------------------------------------------------------------ one claim
     def _judge_claim(self, judged: _Judgement, claim: Claim) -> None:
-        place, key = _place(claim), f"claim:{claim.key}"
+        place, key = attempt_place(claim), f"claim:{claim.key}"
         state = judged.states[place]
         reason = _refusal(claim, state, judged)
         if reason is None and (place in judged.settled or state.started_key not in {None, key}):
@@ -282,7 +287,7 @@ class Work:
     def _judge_report(
         self, tx: LogTransaction, judged: _Judgement, report: Report, room: Room
     ) -> None:
-        place, key = _place(report), f"report:{report.key}"
+        place, key = attempt_place(report), f"report:{report.key}"
         state = judged.states[place]
         if key in {state.ended_key, judged.settled.get(place)}:
             again = ReportAnswer(accepted=True, duplicate=True)
@@ -338,7 +343,10 @@ class Work:
     def _keep_late(self, late: Sequence[Report], worker: str) -> None:
         for report in late:
             event = AttemptLate(
-                *_place(report)[1], attempt=report.attempt, worker=worker, outcome=report.outcome
+                *attempt_place(report)[1],
+                attempt=report.attempt,
+                worker=worker,
+                outcome=report.outcome,
             )
             try:
                 with self._log.transaction([report.execution_id]) as tx:
@@ -357,10 +365,6 @@ class Work:
 
 def _pointer(wire: PointerWire) -> Pointer:
     return Pointer(wire.execution_id, wire.step, wire.visit, wire.iteration, wire.attempt)
-
-
-def _place(pointer: PointerWire) -> Place:
-    return pointer.execution_id, StepKey(pointer.step, pointer.visit, pointer.iteration)
 
 
 def _refusal(pointer: PointerWire, state: AttemptState, judged: _Judgement) -> str | None:

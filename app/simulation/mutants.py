@@ -32,6 +32,7 @@ class Mutant:
     locks: bool = True
     sweeps: bool = True
     ends_unseen: bool = False
+    compares: bool = True
 
     def seen(self, states: dict[K, AttemptState]) -> dict[K, AttemptState]:
         """What a transaction is told of attempts."""
@@ -50,4 +51,5 @@ MUTANTS: Mapping[str, Mutant] = {
     "lock": Mutant("lock", locks=False),
     "sweeper": Mutant("sweeper", sweeps=False),
     "end-guard": Mutant("end-guard", ends_unseen=True),
+    "assumption": Mutant("assumption", compares=False),
 }

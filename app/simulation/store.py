@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
 from typing import Protocol, TypeVar
 
+from app.engine.ahead import NOTHING, Ahead, Standing
 from app.engine.entry import Entry
 from app.engine.events import StepKey, StepStarted
-from app.engine.ports import NOTHING, Ahead, AttemptState, Draft, LogTransaction, Pointer
+from app.engine.ports import AttemptState, Draft, LogTransaction, Pointer
 from app.errors import UnavailableError
 from app.simulation.agenda import Agenda
 from app.simulation.mutants import NONE, Mutant
 from app.store.keys import duplicate, keys_of
 from app.store.memory import MemoryLog, MemoryRuntime
 from app.store.rows import Row
-from app.store.shelf import Book, MemoryTransaction, Shelf, attempt_state
+from app.store.shelf import Assuming, Book, MemoryTransaction, Shelf, attempt_state
 
 T = TypeVar("T")
 #: Seconds that the database needs to come back after it was killed.
@@ -122,6 +123,22 @@ class Transaction(MemoryTransaction):
                     raise duplicate(str(taken[0][0]) if taken else "U1", execution_id)
 
 
+class AssumedTransaction(Assuming, Transaction):
+    """A transaction that goes by what is assumed: others may be at work until its end."""
+
+    @classmethod
+    def going_by(
+        cls, assumed: Mapping[int, Standing], shelf: Shelf, world: Surroundings, log: StoreTwin
+    ) -> AssumedTransaction:
+        tx = cls(shelf, sorted(assumed), world, log)
+        tx.assumed = assumed
+        return tx
+
+    def _compare(self) -> None:
+        if self._log.mutant.compares:
+            super()._compare()
+
+
 class StoreTwin(MemoryLog):
     """``MemoryLog`` with outages, unanswered commits, outdated views and a disk that forgets."""
 
@@ -153,29 +170,46 @@ class StoreTwin(MemoryLog):
         execution_ids: Iterable[int],
         *,
         durable: bool = True,
-        ahead: Ahead = NOTHING,  # noqa: ARG002 (nothing here is far away)
+        ahead: Ahead = NOTHING,
         waits: bool = True,  # noqa: ARG002 (there is one thread)
     ) -> Iterator[LogTransaction]:
         self._world.comma("before a transaction")
-        self._answer()
         ids = sorted(set(execution_ids))
-        if self.mutant.locks and not self._locked.isdisjoint(ids):
-            raise UnavailableError(f"execution {ids[0]} is locked for too long")
-        self._locked.update(ids)
-        tx = Transaction(self._shelf, ids, self._world, self)
-        try:
+        if ahead.assumed:
+            tx: Transaction = AssumedTransaction.going_by(
+                ahead.assumed, self._shelf, self._world, self
+            )
             yield tx
-            if tx.entries:
-                self._world.comma("before the commit")
-            self._commit(tx, durable=durable)
-        finally:
-            self._locked.difference_update(ids)
+            # It asks the database for the first time.
+            self._world.comma("before the commit")
+            self._answer()
+            tx.epoch = self.epoch
+            with self._holding(ids):
+                self._commit(tx, durable=durable)
+        else:
+            self._answer()
+            with self._holding(ids):
+                tx = Transaction(self._shelf, ids, self._world, self)
+                yield tx
+                if tx.entries:
+                    self._world.comma("before the commit")
+                self._commit(tx, durable=durable)
         if tx.entries:
             if not durable and self._world.happens("claim in danger"):
                 self._world.agenda.after(self._random.uniform(0.0, 1.0), self.crash)
             if self._world.happens("commit unanswered"):
                 raise UnavailableError("the connection was lost during the commit")
             self._world.comma("after the commit")
+
+    @contextmanager
+    def _holding(self, ids: Sequence[int]) -> Iterator[None]:
+        if self.mutant.locks and not self._locked.isdisjoint(ids):
+            raise UnavailableError(f"execution {ids[0]} is locked for too long")
+        self._locked.update(ids)
+        try:
+            yield
+        finally:
+            self._locked.difference_update(ids)
 
     def _commit(self, tx: Transaction, *, durable: bool) -> None:
         if tx.epoch != self.epoch:

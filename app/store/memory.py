@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from app.engine import encoding
+from app.engine.ahead import NOTHING, Ahead
 from app.engine.entry import Entry
 from app.engine.events import (
     STEP_ENDS,
@@ -22,8 +23,6 @@ from app.engine.events import (
     StepScheduled,
 )
 from app.engine.ports import (
-    NOTHING,
-    Ahead,
     CatalogEntry,
     Clock,
     ExecutionFilter,
@@ -36,7 +35,7 @@ from app.engine.ports import (
 from app.errors import UnavailableError
 from app.store.ids import first_id_at
 from app.store.rows import RUNNING
-from app.store.shelf import MemoryTransaction, Shelf
+from app.store.shelf import Assuming, MemoryTransaction, Shelf
 
 #: Seconds to wait for an execution's lock; Postgres is told to wait as long.
 LOCK_TIMEOUT = 10.0
@@ -117,7 +116,7 @@ class MemoryLog:
         execution_ids: Iterable[int],
         *,
         durable: bool = True,  # noqa: ARG002 (nothing here outlives the process)
-        ahead: Ahead = NOTHING,  # noqa: ARG002 (nothing here is far away)
+        ahead: Ahead = NOTHING,
         waits: bool = True,
     ) -> Iterator[LogTransaction]:
         ids = []
@@ -130,7 +129,12 @@ class MemoryLog:
                     raise UnavailableError(f"execution {execution_id} is locked for too long")
                 held.callback(lock.release)
                 ids.append(execution_id)
-            opened = MemoryTransaction(self._shelf, ids)
+            opened: MemoryTransaction
+            if ahead.assumed:
+                opened = assuming = Assuming(self._shelf, ids)
+                assuming.assumed = ahead.assumed
+            else:
+                opened = MemoryTransaction(self._shelf, ids)
             yield opened
             opened.finish()
 

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from app.engine import encoding
+from app.engine.ahead import NotAsAssumedError, Standing
 from app.engine.entry import Entry, event_from
 from app.engine.events import (
     EXECUTION_ENDS,
@@ -266,6 +267,45 @@ class MemoryTransaction:
 
     def _summary(self, execution_id: int, own: Book) -> ExecutionSummary | None:
         return own.summary or self._shelf.book(execution_id).summary
+
+
+class Assuming(MemoryTransaction):
+    """A transaction that goes by where executions are ``assumed`` to stand, and reads nothing."""
+
+    assumed: Mapping[int, Standing]
+
+    def read(self, execution_id: int, *, after: int = 0) -> list[Entry]:
+        raise NotAsAssumedError(f"events of execution {execution_id} after {after} are to be read")
+
+    def attempts(
+        self, keys: Iterable[tuple[int, StepKey]]
+    ) -> dict[tuple[int, StepKey], AttemptState]:
+        raise NotAsAssumedError(f"the attempts of {list(keys)} are to be read")
+
+    def under(self, execution_id: int, idempotency_key: str) -> Entry | None:
+        raise NotAsAssumedError(f"what {execution_id} has under {idempotency_key} is to be read")
+
+    def append(self, execution_id: int, drafts: Sequence[Draft]) -> list[Entry]:
+        self._compare()
+        return super().append(execution_id, drafts)
+
+    def store_value(self, execution_id: int, name: str, value: Any, *, source_step: str) -> None:  # noqa: ARG002 (see ``LogTransaction``)
+        raise NotAsAssumedError(f"a value of execution {execution_id} is to be stored")
+
+    def finish(self) -> None:
+        if self._lost is not None:
+            raise self._lost
+        if not self._wrote:
+            raise NotAsAssumedError("nothing follows from it")
+        self._compare()
+        super().finish()
+
+    def _compare(self) -> None:
+        for execution_id, standing in self.assumed.items():
+            rows = self._shelf.book(execution_id).rows
+            key = rows[-1].row.idempotency_key if rows else None
+            if len(rows) != standing.seq or standing.key not in {None, key}:
+                raise NotAsAssumedError(f"execution {execution_id} has {len(rows)} events")
 
 
 def attempt_state(events: Sequence[Stored]) -> AttemptState:

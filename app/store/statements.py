@@ -10,7 +10,7 @@ or stale exactly when an execution grows fast.
 
 from __future__ import annotations
 
-from app.engine.events import STEP_ENDS
+from app.engine.events import EXECUTION_ENDS, STEP_ENDS
 from app.store.rows import FENCES
 
 
@@ -47,7 +47,7 @@ LEFT JOIN LATERAL (
 
 # One parameter, whatever the number of rows: to encode it costs half of what an array per column
 # does. Its keys are the fields of ``rows.Row`` and the columns before them.
-INSERT = """
+_INSERT_ROWS = """
 INSERT INTO noetl.event (
     execution_id, catalog_id, parent_execution_id, seq, type, step, visit, iteration, attempt,
     worker, status, error, duration_ms, idempotency_key, payload
@@ -57,32 +57,53 @@ SELECT r.* FROM json_to_recordset(%s::json) AS r(
     step text, visit int, iteration int, attempt int, worker text, status text, error text,
     duration_ms float8, idempotency_key text, payload jsonb)
 """
+INSERT = _INSERT_ROWS
 
+# All of them, if so many executions stand as the last parameter says; else none. Its snapshot must
+# be younger than the lock, too.
+INSERT_AS_ASSUMED = f"""{_INSERT_ROWS}
+WHERE %s = (
+    SELECT count(*)
+    FROM json_to_recordset(%s::json) AS k(execution_id bigint, seq int, key text)
+    LEFT JOIN LATERAL (
+        SELECT seq, idempotency_key FROM noetl.event
+        WHERE execution_id = k.execution_id ORDER BY seq DESC LIMIT 1
+    ) e ON true
+    WHERE coalesce(e.seq, 0) = k.seq AND (k.key IS NULL OR k.key = e.idempotency_key)
+)
+RETURNING 1
+"""
+
+# Each says the type again: what stands there may be another event than was to be written.
 OPEN_EXECUTION = """
 INSERT INTO noetl.execution (
     execution_id, catalog_id, path, version, status, parent_execution_id, started_at
 )
 SELECT execution_id, catalog_id, payload ->> 'path', (payload ->> 'version')::int, status,
     parent_execution_id, created_at
-FROM noetl.event WHERE execution_id = %(id)s AND seq = %(seq)s
+FROM noetl.event
+WHERE execution_id = %(id)s AND seq = %(seq)s AND type = 'execution.started'
 """
 
-CLOSE_EXECUTION = """
+CLOSE_EXECUTION = f"""
 UPDATE noetl.execution x SET status = e.status, ended_at = e.created_at, error = e.error
 FROM noetl.event e
 WHERE x.execution_id = %(id)s AND e.execution_id = %(id)s AND e.seq = %(seq)s
+    AND e.type IN ({_list(EXECUTION_ENDS)})
 """
 
 PAUSE_EXECUTION = """
 UPDATE noetl.execution x SET paused_at = e.created_at
 FROM noetl.event e
 WHERE x.execution_id = %(id)s AND e.execution_id = %(id)s AND e.seq = %(seq)s
+    AND e.type = 'execution.paused'
 """
 
 RESUME_EXECUTION = """
 UPDATE noetl.execution x SET paused_at = NULL
 FROM noetl.event e
 WHERE x.execution_id = %(id)s AND e.execution_id = %(id)s AND e.seq = %(seq)s
+    AND e.type = 'execution.resumed'
 """
 
 # Its conditions are those of the unique index, so one row is read whatever the log holds.

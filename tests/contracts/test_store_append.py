@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from app.engine.ahead import Ahead
 from app.engine.events import (
     AttemptExpired,
     AttemptFailed,
@@ -32,7 +33,7 @@ from app.engine.events import (
     StepSkipped,
     StepStarted,
 )
-from app.engine.ports import Ahead, Draft, DuplicateEventError, EventLog
+from app.engine.ports import Draft, DuplicateEventError, EventLog
 from app.errors import BadRequestError
 
 STARTED = ExecutionStarted(7, "examples/demo", 3, {"rows": [1, 2], "name": "é"})

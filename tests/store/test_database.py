@@ -19,9 +19,10 @@ from app.engine.ports import Draft, EventLog
 from app.errors import BadRequestError, UnavailableError
 from app.store import database as module
 from app.store.database import Database, libpq_url
-from app.store.events import PostgresLog, PostgresTransaction
+from app.store.events import PostgresLog
 from app.store.failures import translation
 from app.store.migrations import upgrade
+from app.store.transaction import PostgresTransaction
 from tests.waits import until
 
 STARTED = Draft(ExecutionStarted(7, "examples/demo", 3, {}))
