@@ -28,6 +28,7 @@ from app.api import health as probes
 from app.api.access import Access, authorise
 from app.api.admission import Admission
 from app.api.bodies import Limits
+from app.api.express import Express
 from app.api.observe import Observe
 from app.services.control import Control
 from app.services.health import Check, Doctor, Health
@@ -69,6 +70,7 @@ def create_app(
     app.state.access = Access(settings)
     app.state.limits = Limits.of(settings)
     app.state.metrics.watch_executions(control.executions.count_by_status)
+    app.add_middleware(Express, routes=worker.MOST_ASKED)
     app.add_middleware(Admission, most=settings.api_requests)
     app.add_middleware(Observe, metrics=app.state.metrics)
     problems.install(app)

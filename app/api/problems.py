@@ -65,12 +65,13 @@ def of_error(error: CallboardError) -> Response:
 
 def install(app: FastAPI) -> None:
     """Make every error of *app* such a document. Those nobody expected are met in ``observe``."""
-    app.add_exception_handler(CallboardError, _on_error)
+    app.add_exception_handler(CallboardError, on_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_error)
 
 
-async def _on_error(request: Request, error: Exception) -> Response:
+async def on_error(request: Request, error: Exception) -> Response:
+    """The document of a ``CallboardError``; what is ours to mend is logged."""
     assert isinstance(error, CallboardError)
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.warning("http.error", path=request.url.path, code=error.code, error=str(error))

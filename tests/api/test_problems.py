@@ -182,6 +182,7 @@ LIMITED = {"playbook_bytes": 2_000, "result_bytes": 1_000}
         ("/api/catalog/register", 100_000, "CALLBOARD_PLAYBOOK_BYTES"),
         ("/api/catalog/register", 10_000_000, "CALLBOARD_PLAYBOOK_BYTES"),
         ("/api/worker/report", 16 * 2**20 + 1_001, "CALLBOARD_RESULT_BYTES"),
+        ("/api/worker/exchange", 16 * 2**20 + 1_001, "CALLBOARD_RESULT_BYTES"),
         ("/api/worker/claim", 16 * 2**20 + 1, "less"),
         ("/api/execute", 16 * 2**20 + 1, "less"),
     ],
