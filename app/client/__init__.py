@@ -90,7 +90,7 @@ class Client(Transport):
         if answer.kept:
             return answer
         target = f"/api/worker/artifacts?{urlencode(request.model_dump())}"
-        response = self._once("PUT", target, pieces(), size=request.size)
+        response = self._answer_to(target, pieces(), request.size)
         if response.status >= 400:
             self._refuse(response)
         try:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 from urllib.parse import urlencode, urlsplit
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError
 from urllib3.exceptions import TimeoutError as HTTPTimeoutError
 
+from app.client.connections import CONNECT, Answer, Connections, NotConnectedError
 from app.client.problems import error_of
 from app.errors import (
     BadRequestError,
@@ -67,16 +69,18 @@ class Transport:
         self._headers = {"accept": "application/json", "user-agent": "callboard"}
         if token:
             self._headers["authorization"] = f"Bearer {token}"
-        self._pool = urllib3.connection_from_url(
+        self._connections = Connections(self.url, self._headers, most=connections)
+        self._streams = urllib3.connection_from_url(
             self.url,
             maxsize=connections,
-            timeout=_patient(timeout),
+            timeout=urllib3.Timeout(connect=min(timeout, CONNECT), read=timeout),
             retries=False,
         )
 
     def close(self) -> None:
         """Close the connections that wait for their next use."""
-        self._pool.close()
+        self._connections.close()
+        self._streams.close()
 
     def __enter__(self) -> Self:
         return self
@@ -141,7 +145,7 @@ class Transport:
         again: bool,
         key: str | None = None,
         timeout: float | None = None,
-    ) -> urllib3.BaseHTTPResponse:
+    ) -> Answer:
         """The answer to a call that succeeded; *again*: it may be repeated, under *key* if it has one.
 
         *timeout*: seconds for one answer, where it may take longer than others.
@@ -166,10 +170,10 @@ class Transport:
 
     def _pieces(self, path: str) -> Pieces:
         """The body of an answer that may be large; sent once, and not held as a whole."""
-        response = self._once("GET", path, None, whole=False)
+        response = self._streaming("GET", path)
         try:
             if response.status >= 400:
-                self._refuse(response)
+                self._refuse(_whole(response))
             yield from response.stream(PIECE)
         except HTTPError as exc:
             raise BrokenStreamError(
@@ -182,48 +186,71 @@ class Transport:
         self,
         method: str,
         path: str,
-        body: bytes | Iterable[bytes] | None,
+        body: bytes | None,
         *,
-        whole: bool = True,
-        size: int | None = None,
         key: str | None = None,
         timeout: float | None = None,
-    ) -> urllib3.BaseHTTPResponse:
-        """The answer. A body that is sent in pieces has *size* bytes."""
-        headers = self._headers
-        if size is not None:
-            raw = {"content-type": "application/octet-stream", "content-length": str(size)}
-            headers = {**headers, **raw}
-        elif body is not None:
-            headers = {**headers, "content-type": "application/json"}
+    ) -> Answer:
+        headers = {} if body is None else {"content-type": "application/json"}
         if key is not None:
-            headers = {**headers, "idempotency-key": key}
-        try:
-            response = self._pool.urlopen(
+            headers["idempotency-key"] = key
+        with self._reaching():
+            return self._connections.call(
                 method,
                 self._prefix + path,
-                body=body,
+                body,
+                headers,
+                timeout=self._timeout if timeout is None else timeout,
+            )
+
+    def _streaming(
+        self,
+        method: str,
+        path: str,
+        pieces: Iterable[bytes] | None = None,
+        *,
+        size: int | None = None,
+    ) -> urllib3.BaseHTTPResponse:
+        """The answer, to be read piece by piece, to a body of *size* bytes, if there is one."""
+        headers = dict(self._headers)
+        if size is not None:
+            headers["content-type"] = "application/octet-stream"
+            headers["content-length"] = str(size)
+        with self._reaching():
+            return self._streams.urlopen(
+                method,
+                self._prefix + path,
+                body=pieces,
                 headers=headers,
                 redirect=False,
-                preload_content=whole,
-                timeout=self._pool.timeout if timeout is None else _patient(timeout),
+                preload_content=False,
             )
-        except (NewConnectionError, NameResolutionError) as exc:
+
+    def _answer_to(self, path: str, pieces: Iterable[bytes], size: int) -> Answer:
+        """The answer to a body that is sent in pieces, once."""
+        with self._reaching():
+            return _whole(self._streaming("PUT", path, pieces, size=size))
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        """What goes wrong on the way there and back, in our words."""
+        try:
+            yield
+        except (NotConnectedError, NewConnectionError, NameResolutionError) as exc:
             raise _NoConnectionError(
                 f"no Callboard API at {self.url}",
                 remedy="start one with 'callboard up', or name the right one with --server-url",
                 retry_after=0.0,
             ) from exc
-        except HTTPTimeoutError as exc:
+        except (TimeoutError, HTTPTimeoutError) as exc:
             raise UnavailableError(f"{self.url} did not answer in time", retry_after=0.0) from exc
-        except HTTPError as exc:
+        except (OSError, HTTPError) as exc:
             raise UnavailableError(
                 f"the connection to {self.url} broke: {exc}", retry_after=0.0
             ) from exc
         self._reached.set()
-        return response
 
-    def _decode(self, response: urllib3.BaseHTTPResponse) -> Any:
+    def _decode(self, response: Answer) -> Any:
         try:
             return orjson.loads(response.data)
         except ValueError as exc:
@@ -231,7 +258,7 @@ class Transport:
                 self._refuse(response)
             raise self._not_ours() from exc
 
-    def _refuse(self, response: urllib3.BaseHTTPResponse) -> NoReturn:
+    def _refuse(self, response: Answer) -> NoReturn:
         raise error_of(response.status, response.data, response.headers, url=self.url)
 
     def _not_ours(self) -> CallboardError:
@@ -245,8 +272,8 @@ class _NoConnectionError(UnavailableError):
     """Nobody listens there; the request was not sent."""
 
 
-def _patient(seconds: float) -> urllib3.Timeout:
-    return urllib3.Timeout(connect=min(seconds, 5.0), read=seconds)
+def _whole(response: urllib3.BaseHTTPResponse) -> Answer:
+    return Answer(response.status, response.headers, response.data)
 
 
 def _delay(tries: int, asked: float) -> float:

@@ -16,6 +16,7 @@ import pytest
 
 from app.api.app import Check
 from app.client import Client, error_of
+from app.client.connections import Connections, NotConnectedError
 from app.errors import (
     BadRequestError,
     CallboardError,
@@ -264,17 +265,24 @@ def test_where_nobody_listens_it_says_so_at_once_and_what_to_do() -> None:
         assert time.monotonic() - started < 5
 
 
-def test_a_server_that_was_there_is_waited_for() -> None:
+def test_a_server_that_was_there_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused, call = threading.Semaphore(0), Connections.call
+
+    def counted(*args: Any, **named: Any) -> Any:
+        try:
+            return call(*args, **named)
+        except NotConnectedError:
+            refused.release()
+            raise
+
+    monkeypatch.setattr(Connections, "call", counted)
     before, after = Script((200, {"connection": "close"}, b'{"answers": []}')), Script()
     with scripted(before) as url:
         client = Client(url, patience=60)
         client.claim(EMPTY)
     with client, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(client.claim, EMPTY)
-        deadline = time.monotonic() + 20
-        # The pool counts its connections: after the third one was refused at least twice.
-        while client._pool.num_connections < 3:
-            assert time.monotonic() < deadline
+        assert all(refused.acquire(timeout=20) for _ in range(2))
         with scripted(after, int(url.rpartition(":")[2])):
             assert waiting.result(timeout=30).answers == []
     assert (len(before.requests), len(after.requests)) == (1, 1)
