@@ -149,6 +149,12 @@ class LogTransaction(Protocol):
     def begin(self, execution_id: int) -> None:
         """Take in an execution that nobody else can know of yet, so that it may be appended to."""
 
+    def meanwhile(self, call: Callable[[], object]) -> None:
+        """Have *call* done while the commit is under way, at the latest before this returns.
+
+        Whether there will be one nobody knows then, and the log cannot be read. It must not fail.
+        """
+
     def store_value(self, execution_id: int, name: str, value: Any, *, source_step: str) -> None:
         """Keep a value too large for the event in ``transient``, in the same transaction."""
 

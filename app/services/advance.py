@@ -61,13 +61,14 @@ class Cached:
 class Turn:
     """One execution's share of a transaction: what was *known* and *read*, and what follows.
 
-    ``cached`` is where it stands then.
+    ``cached`` is where it stands then, and ``after`` where it will with what follows.
     """
 
     execution_id: int
     known: Cached
     read: Sequence[Entry]
     cached: Cached
+    after: Cached | None = None
     events: Sequence[Event] = ()
     entries: Sequence[Entry] = ()
     #: It was left out: it would have kept others waiting.
@@ -242,11 +243,19 @@ class Advance:
         """Remember nothing of it: something is not as it was thought to be."""
         self._cache.pop(execution_id)
 
+    def foretell(self, turns: Iterable[Turn]) -> None:
+        """Make what will be remembered of *turns*, if what they decided is committed."""
+        for turn in turns:
+            if turn.entries and turn.after is None:
+                turn.after = _fold(turn.cached, turn.entries)
+
     def committed(self, turns: Sequence[Turn]) -> None:
         """Remember and send what was decided. Only now: nothing is that was not committed."""
+        self.foretell(turns)
         decided = [turn for turn in turns if turn.entries]
         for turn in decided:
-            turn.cached = _fold(turn.cached, turn.entries)
+            assert turn.after is not None
+            turn.cached = turn.after
             self._reader.remember([*turn.read, *turn.entries])
         for turn in turns:
             self._remember(turn)

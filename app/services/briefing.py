@@ -49,13 +49,15 @@ SMALL_LOOP = 100
 class Granted:
     """A claim that was granted, and the seq and payload of the ``step.scheduled`` it is about.
 
-    ``event`` is that one, where it need not be read from the payload.
+    ``event`` is that one, where it need not be read from the payload, and ``new`` are the events by seq
+    that its execution got along with it.
     """
 
     claim: PointerWire
     seq: int
     payload: Mapping[str, Any] = field(default_factory=dict)
     event: StepScheduled | None = None
+    new: Mapping[int, Event] = field(default_factory=dict)
 
     @property
     def queue(self) -> str:
@@ -138,7 +140,7 @@ class Briefing:
         step = playbook.steps[scheduled.step]
         ref = f"{started.catalog_id}/{step.name}"
         steps[ref] = dict(step.raw)
-        variables = self._variables(execution_id, started, scheduled, step)
+        variables = self._variables(granted, started, scheduled, step)
         variables.secrets = {
             name: _secret_tasks(playbook.steps[name])
             for name in variables.results
@@ -152,10 +154,10 @@ class Briefing:
         return ClaimAnswer(granted=True, step=ref, variables=variables)
 
     def _variables(
-        self, execution_id: int, started: ExecutionStarted, scheduled: StepScheduled, step: Step
+        self, granted: Granted, started: ExecutionStarted, scheduled: StepScheduled, step: Step
     ) -> Variables:
         """Exactly what the step's templates name, as of when it was scheduled."""
-        values = self._values(execution_id, scheduled)
+        execution_id, values = granted.claim.execution_id, self._values(granted, scheduled)
         results: dict[str, Any] = {}
         ctx: dict[str, Any] = {}
         for name, seq in scheduled.reads.items():
@@ -198,10 +200,12 @@ class Briefing:
         assert isinstance(child, ChildEnded)
         return Resume(progress=progress, child={"result": child.result, "error": child.error})
 
-    def _values(self, execution_id: int, scheduled: StepScheduled) -> Values:
+    def _values(self, granted: Granted, scheduled: StepScheduled) -> Values:
         seqs = {*scheduled.reads.values(), scheduled.loop_seq or 1}
-        found = self._reader.events((execution_id, seq) for seq in seqs)
-        return Values({seq: event for (_, seq), event in found.items()})
+        new = {seq: granted.new[seq] for seq in seqs if seq in granted.new}
+        places = ((granted.claim.execution_id, seq) for seq in seqs if seq not in new)
+        found = self._reader.events(places)
+        return Values({**new, **{seq: event for (_, seq), event in found.items()}})
 
     def _result(self, execution_id: int, event: Event) -> Any:
         """The result that the end of a step carries; what is large by reference."""

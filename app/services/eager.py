@@ -272,7 +272,11 @@ class Eager:
             return None
         return Granted(_wire(*place, state.attempt), state.scheduled_seq, state.scheduled)
 
-    # ------------------------------------------------------------------ after the commit
+    # ------------------------------------------------------------------ during the commit, and after
+    def foretell(self, room: Room) -> None:
+        """Make what will be remembered, if what was decided is committed."""
+        self._advance.foretell(room.turns)
+
     def conclude(self, room: Room, written: Iterable[Written] = ()) -> frozenset[int]:
         """Remember what was decided and written, and send what was not handed over; which need no
         wake now.
@@ -306,7 +310,8 @@ def _handed(tx: LogTransaction, room: Room, turn: Turn, report: Report) -> Grant
     turn.entries = tx.append(turn.execution_id, [*drafts, Draft(claim, _key_of(report))])
     turn.handed = step.key
     (seq,) = (entry.seq for entry in turn.entries if isinstance(entry.event, StepScheduled))
-    return Granted(_wire(turn.execution_id, step.key, step.attempt), seq, event=step)
+    new = {entry.seq: entry.event for entry in (*turn.read, *turn.entries)}
+    return Granted(_wire(turn.execution_id, step.key, step.attempt), seq, event=step, new=new)
 
 
 def _ends_for_others(state: Execution, events: Sequence[object]) -> bool:

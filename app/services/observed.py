@@ -141,5 +141,8 @@ class _ObservedTransaction:
     def begin(self, execution_id: int) -> None:
         self._tx.begin(execution_id)
 
+    def meanwhile(self, call: Callable[[], object]) -> None:
+        self._tx.meanwhile(call)
+
     def store_value(self, execution_id: int, name: str, value: Any, *, source_step: str) -> None:
         self._tx.store_value(execution_id, name, value, source_step=source_step)

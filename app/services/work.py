@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -110,6 +112,7 @@ class _Judgement:
     onward: list[tuple[ReportAnswer, Granted]] = field(default_factory=list)
     woken: set[int] = field(default_factory=set)
     written: list[Written] = field(default_factory=list)
+    answer: ExchangeAnswer | None = None
 
 
 class Work:
@@ -160,7 +163,7 @@ class Work:
         self._keep_late(judged.late, request.worker)
         self._send_alone(judged.released)
         failpoints.before("exchange.answer")
-        answer = self._answer(judged)
+        answer = judged.answer or self._answer(judged)
         failpoints.after("exchange.answer")
         return answer
 
@@ -177,6 +180,12 @@ class Work:
                 if room is None:
                     raise
         raise AssertionError("unreachable")
+
+    def _foretell(self, judged: _Judgement, room: Room) -> None:
+        """Make what is remembered and said if the commit that is under way succeeds."""
+        self._eager.foretell(room)
+        with suppress(UnavailableError):  # it takes a look at the log
+            judged.answer = self._answer(judged)
 
     def _answer(self, judged: _Judgement) -> ExchangeAnswer:
         """What the worker is told, with what it needs to run what it was granted."""
@@ -218,6 +227,7 @@ class Work:
                     report, answer = judged.accepted[execution_id]
                     granted = self._eager.follow(tx, room, report, appended)
                     self._grant_onward(judged, answer, granted)
+            tx.meanwhile(partial(self._foretell, judged, room))
             failpoints.before("exchange.commit")
         failpoints.after("exchange.commit")
         return judged

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from psycopg import pq
 from psycopg.adapt import AdaptersMap
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.json import set_json_loads
@@ -135,6 +136,8 @@ class Database:
         """
         own: psycopg.Connection[Any] | None = getattr(self._own, "connection", None)
         if own is not None:
+            if own.pgconn.pipeline_status != pq.PipelineStatus.OFF:
+                raise UnavailableError("the log cannot be read while its commit is under way")
             yield own
             return
         with self._borrowed() as connection:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import psycopg
@@ -65,14 +65,18 @@ class Pipelined(psycopg.Connection[Any]):
             self.together([_FORGET])
             self._known.clear()
 
-    def together(self, calls: Iterable[Call]) -> list[list[Row]]:
+    def together(
+        self, calls: Iterable[Call], *, meanwhile: Callable[[], object] | None = None
+    ) -> list[list[Row]]:
         """The rows of each call, in order. Raises ``psycopg.Error``: of the first that failed; those
         after it were not done.
+
+        *meanwhile* is called when all are sent, before the answers are waited for.
         """
         listed, begins = list(calls), self._is_idle
         with self.lock:
             try:
-                return self._at_once(listed)
+                return self._at_once(listed, meanwhile)
             except psycopg.errors.InvalidSqlStatementName:
                 # Somebody's DEALLOCATE ALL: psycopg sends one some time after DDL, too.
                 self._known.clear()
@@ -85,10 +89,14 @@ class Pipelined(psycopg.Connection[Any]):
     def _is_idle(self) -> bool:
         return self.pgconn.transaction_status == pq.TransactionStatus.IDLE
 
-    def _at_once(self, calls: Sequence[Call]) -> list[list[Row]]:
+    def _at_once(
+        self, calls: Sequence[Call], meanwhile: Callable[[], object] | None = None
+    ) -> list[list[Row]]:
         try:
             self.pgconn.enter_pipeline_mode()
             sent = self._send(calls)
+            if meanwhile is not None:
+                meanwhile()
             results = self.wait(_results(self.pgconn))
             self.pgconn.exit_pipeline_mode()
         except BaseException:

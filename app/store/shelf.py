@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -168,6 +168,7 @@ class MemoryTransaction:
         self._staged = {execution_id: Book() for execution_id in ids}
         self._lost: Exception | None = None
         self._wrote = False
+        self._meanwhile: Callable[[], object] = int
 
     @property
     def held(self) -> Container[int]:
@@ -240,6 +241,9 @@ class MemoryTransaction:
         self._own(execution_id)
         self._staged.setdefault(execution_id, Book())
 
+    def meanwhile(self, call: Callable[[], object]) -> None:
+        self._meanwhile = call
+
     def store_value(self, execution_id: int, name: str, value: Any, *, source_step: str) -> None:
         own = self._locked(execution_id)
         encoding.dumps((name, source_step))
@@ -249,6 +253,7 @@ class MemoryTransaction:
     def finish(self) -> None:
         """Commit, or say again what lost the transaction where earlier writes were lost with it."""
         if self._lost is None:
+            self._meanwhile()
             self._shelf.commit(self._staged)
         elif self._wrote:
             raise self._lost

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -95,6 +95,7 @@ class _Gathering:
         #: The executions of the statement that is being written.
         self._writing: tuple[int, ...] = ()
         self._lost: Exception | None = None
+        self._meanwhile: Callable[[], object] | None = None
 
     @property
     def held(self) -> Container[int]:
@@ -127,6 +128,9 @@ class _Gathering:
         # Its id was made by the caller a moment ago: no other process can ask for its lock.
         self._refuse_if_lost()
         self._heads.setdefault(execution_id, Head(0, None, None, None))
+
+    def meanwhile(self, call: Callable[[], object]) -> None:
+        self._meanwhile = call
 
     def _rows(self) -> tuple[str, list[Call]]:
         """All that was gathered, as JSON, and what writes the projection's rows along with first and
@@ -231,7 +235,7 @@ class PostgresTransaction(_Gathering):
         """Write and commit, or say again what lost the transaction where earlier writes were lost with it."""
         if self._lost is None:
             with self._losing():
-                self.connection.together([*self._inserts(), _COMMIT])
+                self.connection.together([*self._inserts(), _COMMIT], meanwhile=self._meanwhile)
         elif self._wrote or self._gathered:
             raise self._lost
 
@@ -301,7 +305,7 @@ class AssumedTransaction(_Gathering):
             _COMMIT,
         ]
         with self._database.own() as connection, self._losing():
-            rows = connection.together(calls)
+            rows = connection.together(calls, meanwhile=self._meanwhile)
         if not rows[-2 - len(projected)]:
             raise NotAsAssumedError("it is longer, or shorter")
 

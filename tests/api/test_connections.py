@@ -166,7 +166,7 @@ def test_an_answer_may_come_in_any_pieces() -> None:
 )
 def test_what_is_no_whole_answer_is_an_error_and_ends_the_connection(answer: bytes) -> None:
     with serving([answer], [OK]) as server, connected(server) as connections:
-        with pytest.raises(OSError, match="closed before|does not speak HTTP") as caught:
+        with pytest.raises(OSError, match=r"closed before|does not speak HTTP") as caught:
             get(connections)
         assert not isinstance(caught.value, NotConnectedError | TimeoutError)
         assert get(connections) == AB

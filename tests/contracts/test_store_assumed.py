@@ -100,6 +100,29 @@ def test_who_goes_by_what_is_assumed_cannot_read(log: EventLog) -> None:
             read(tx)
 
 
+@pytest.mark.parametrize("assumed", [{}, {1: Standing(2, 7)}], ids=["looked at", "assumed"])
+def test_something_is_done_during_the_commit(log: EventLog, assumed: dict[int, Standing]) -> None:
+    append(log, 1, STARTED, SCHEDULED)
+    done: list[str] = []
+    with log.transaction([1], ahead=Ahead(assumed=assumed)) as tx:
+        tx.append(1, [Draft(CLAIMED)])
+        tx.meanwhile(lambda: done.append("once"))
+        assert done == []
+    assert (done, log.count(1)) == (["once"], 3)
+
+
+def test_nothing_is_done_during_a_commit_that_does_not_come(log: EventLog) -> None:
+    append(log, 1, STARTED, SCHEDULED)
+    done: list[str] = []
+    with (
+        pytest.raises(NotAsAssumedError),
+        log.transaction([1], ahead=Ahead(assumed={1: Standing(2, 7)})) as tx,
+    ):
+        tx.meanwhile(lambda: done.append("once"))
+        tx.read(1)
+    assert done == []
+
+
 def test_a_key_refuses_what_is_as_assumed_too(log: EventLog) -> None:
     append(log, 1, STARTED, SCHEDULED)
     with (

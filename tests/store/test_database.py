@@ -280,3 +280,20 @@ def copied_tables(connections: list[psycopg.Connection[Any]]) -> int:
         for mine, its in zip(getattr(adapters, name), getattr(first, name), strict=True)
         if mine is not its
     )
+
+
+def test_during_a_commit_its_thread_cannot_read_and_afterwards_it_can(pool: Database) -> None:
+    log = PostgresLog(pool)
+    seen: list[str] = []
+
+    def read() -> None:
+        try:
+            log.count(1)
+        except UnavailableError as exc:
+            seen.append(exc.message)
+
+    with log.transaction([1]) as tx:
+        tx.append(1, [STARTED])
+        tx.meanwhile(read)
+    assert seen == ["the log cannot be read while its commit is under way"]
+    assert log.count(1) == 1
