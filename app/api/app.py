@@ -36,6 +36,9 @@ from app.settings import Settings
 from app.telemetry.metrics import Metrics
 from app.version import software_version
 
+#: What is asked for at each step, and at each start.
+MOST_ASKED = (worker.router, worker.exchange), (execute.router, execute.execute)
+
 __all__ = ["Check", "Health", "create_app"]
 
 
@@ -70,7 +73,7 @@ def create_app(
     app.state.access = Access(settings)
     app.state.limits = Limits.of(settings)
     app.state.metrics.watch_executions(control.executions.count_by_status)
-    app.add_middleware(Express, routes=worker.MOST_ASKED)
+    app.add_middleware(Express, endpoints=MOST_ASKED)
     app.add_middleware(Admission, most=settings.api_requests)
     app.add_middleware(Observe, metrics=app.state.metrics)
     problems.install(app)

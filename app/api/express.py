@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from fastapi import Request
+from fastapi import APIRouter, Request
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -14,15 +14,24 @@ from app.errors import CallboardError
 
 
 class Express:
-    """Calls the endpoints of *routes* without the framework's layers, each of which takes its microseconds.
+    """Calls *endpoints*, each of a router, without the framework's layers, each of which takes its time.
 
     They take nothing but the request and answer with a response; what stands before and behind every
     route, ``authorise`` and errors as documents, is here. The routes stay what describes them.
     """
 
-    def __init__(self, app: ASGIApp, *, routes: Sequence[APIRoute]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, endpoints: Sequence[tuple[APIRouter, Callable[..., object]]]
+    ) -> None:
         self._app = app
-        self._routes = {
+        routes = [
+            route
+            for router, endpoint in endpoints
+            for route in router.routes
+            if isinstance(route, APIRoute) and route.endpoint is endpoint
+        ]
+        #: By kind of connection, method and path.
+        self.routes = {
             ("http", method, route.path): route
             for route in routes
             for method in route.methods or ()
@@ -30,7 +39,7 @@ class Express:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         place = scope["type"], scope.get("method", ""), scope.get("path", "")
-        route = self._routes.get(place)
+        route = self.routes.get(place)
         if route is None:
             await self._app(scope, receive, send)
             return

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.concurrency import run_in_threadpool
-from fastapi.routing import APIRoute
 
 from app.api.access import Caller, CallerDep, caller_of
 from app.api.bodies import Body, answer, parse, read_body, read_report, takes
 from app.api.dependencies import ControlDep
+from app.api.threads import in_thread
 from app.engine.ports import RuntimeEntry
 from app.errors import ForbiddenError
 from app.services.control import Control
@@ -43,33 +40,30 @@ from app.wire import (
 router = APIRouter(prefix="/api/worker", tags=["workers"])
 
 WORKER_POOL = "worker_pool"
-#: As many as the framework has of its own, which take twice the time to be reached.
-_threads = ThreadPoolExecutor(40, thread_name_prefix="exchange")
 
 
 @router.post("/exchange", openapi_extra=takes(Exchange), response_model=ExchangeAnswer)
 async def exchange(request: Request) -> Response:
     """Reports and claims together, in one commit: what workers use."""
-    body = await read_report(request)
-    return await asyncio.get_running_loop().run_in_executor(_threads, _exchange, request, body)
+    return await in_thread(_exchange, request, await read_report(request))
 
 
 @router.post("/claim", openapi_extra=takes(ClaimRequest), response_model=ClaimResponse)
 async def claim(request: Request) -> Response:
     """Grant or refuse each claim; a granted one comes with all it needs to run."""
-    return await run_in_threadpool(_claim, request, await read_body(request))
+    return await in_thread(_claim, request, await read_body(request))
 
 
 @router.post("/report", openapi_extra=takes(ReportRequest), response_model=ReportResponse)
 async def report(request: Request) -> Response:
     """Record how attempts ended. The same report twice is one."""
-    return await run_in_threadpool(_report, request, await read_report(request))
+    return await in_thread(_report, request, await read_report(request))
 
 
 @router.post("/values", openapi_extra=takes(ValueRequest), response_class=Response)
 async def value(request: Request) -> Response:
     """The value that an attempt refers to, as JSON, or one item of a collection."""
-    return await run_in_threadpool(_value, request, await read_body(request))
+    return await in_thread(_value, request, await read_body(request))
 
 
 @router.post("/secret", openapi_extra=takes(SecretRequest), response_model=SecretAnswer)
@@ -92,10 +86,6 @@ def take_token(body: Body, caller: CallerDep, control: ControlDep) -> Response:
 def put_token(body: Body, caller: CallerDep, control: ControlDep) -> Response:
     """End the turn with the value that was fetched, or with nothing."""
     return answer(control.tokens.put(parse(TokenPut, body), pool=caller.pool))
-
-
-#: Those that a worker asks for at each step.
-MOST_ASKED = [r for r in router.routes if isinstance(r, APIRoute) and r.endpoint is exchange]
 
 
 # These are asked for most, and each dependency that the framework resolves costs 20 µs.

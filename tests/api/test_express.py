@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import structlog
 
-from app.api.worker import MOST_ASKED
+from app.api.app import MOST_ASKED
+from app.api.express import Express
 from app.errors import UnavailableError
 from tests.api.plane import Plane, build
 
@@ -22,8 +23,12 @@ def failing(plane: Plane, monkeypatch: pytest.MonkeyPatch, error: Exception) -> 
     monkeypatch.setattr(plane.control.work, "exchange", exchange)
 
 
-def test_it_is_the_route_that_workers_ask_for_at_each_step() -> None:
-    assert [(route.path, route.methods) for route in MOST_ASKED] == [(EXCHANGE, {"POST"})]
+def test_these_are_asked_for_at_each_step_and_at_each_start(plane: Plane) -> None:
+    express = Express(plane.app, endpoints=MOST_ASKED)
+    assert set(express.routes) == {
+        ("http", "POST", EXCHANGE),
+        ("http", "POST", "/api/execute"),
+    }
 
 
 def test_an_answer_and_how_it_is_counted(plane: Plane) -> None:
