@@ -135,3 +135,18 @@ def test_a_connection_that_was_ended_is_closed(
     asking.join(30)
     assert failed
     assert connection.closed
+
+
+def test_something_is_done_between_sending_and_receiving(connection: Pipelined) -> None:
+    done: list[str] = []
+    rows = connection.together([Call(ADD, (1,)), KEPT], meanwhile=lambda: done.append("once"))
+    assert (rows, done) == ([[], [(1,)]], ["once"])
+    connection.execute("DEALLOCATE ALL")  # what has to be sent again is not done again
+    assert connection.together([KEPT], meanwhile=lambda: done.append("again")) == [[(1,)]]
+    assert done == ["once", "again"]
+
+
+def test_a_failure_in_between_ends_the_connection(connection: Pipelined) -> None:
+    with pytest.raises(ZeroDivisionError):
+        connection.together([Call(ADD, (1,))], meanwhile=lambda: 1 // 0)
+    assert connection.closed
