@@ -21,6 +21,7 @@ from typing import Any
 
 #: As they are now: a program may put others into their modules.
 dumps, loads = json.dumps, json.loads
+_decode = json.JSONDecoder().raw_decode
 
 _LAZY = (GeneratorType, map, filter, zip, enumerate, reversed)
 _UNAWAITED = (CoroutineType, AsyncGeneratorType)
@@ -37,10 +38,7 @@ class Refused(Exception):  # noqa: N818 (an outcome, answered by program)
 def encode(value: Any, limit: int) -> bytes:
     """*value* as UTF-8 JSON of at most *limit* bytes."""
     try:
-        text = dumps(
-            value, default=plain, allow_nan=False, ensure_ascii=False, separators=(",", ":")
-        )
-        data = text.encode()
+        data = _encode(value).encode()
     except UnicodeEncodeError as exc:
         raise Refused(
             f"the result holds text that is not valid Unicode ({exc.object[exc.start]!r}); "
@@ -61,6 +59,11 @@ def encode(value: Any, limit: int) -> bytes:
     return data
 
 
+def decoded(data: bytes) -> Any:
+    """The JSON of a worker as data: without the blanks around it that ``loads`` looks for."""
+    return _decode(data.decode())[0]
+
+
 def plain(value: Any) -> Any:
     """A simpler form of one value that JSON does not know."""
     match value:
@@ -79,6 +82,12 @@ def plain(value: Any) -> Any:
             return dict(value)
         case _:
             return list(value) if isinstance(value, _LAZY) else _object(value)
+
+
+#: Made once: ``dumps`` makes one at each call.
+_encode = json.JSONEncoder(
+    default=plain, allow_nan=False, ensure_ascii=False, separators=(",", ":")
+).encode
 
 
 def _object(value: Any) -> Any:

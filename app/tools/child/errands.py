@@ -43,7 +43,7 @@ def prepare(job: Mapping[str, Any]) -> None:
 
 def run(job: Mapping[str, Any], *, jailed: bool) -> None:
     """Do the job, answer, and end this process; see ``program.play`` for when it goes on."""
-    home = os.getcwd()  # noqa: PTH109 (the same)
+    home = os.getcwd() if job["kind"] == "shell" else ""  # noqa: PTH109 (the same)
     folder = jail.SHARED if jailed and job["folder"] else job["folder"]
     for place in (folder, job["cwd"]):
         if place:

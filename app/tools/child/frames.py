@@ -14,6 +14,9 @@ NEXT = b"M"
 #: What a worker asks: the job as JSON.
 JOB = b"J"
 
+#: Bytes that are read at once: a small message with its header.
+_LEAST, _MOST = 1 << 14, 1 << 20
+
 
 def write(fd: int, *messages: tuple[bytes, bytes]) -> None:
     """Write *messages*, each a tag and a payload; blocks until all of it is taken."""
@@ -23,16 +26,23 @@ def write(fd: int, *messages: tuple[bytes, bytes]) -> None:
 
 
 def read(fd: int) -> tuple[bytes, bytes]:
-    """Read one message. Raises ``EOFError`` where the other side is gone."""
-    tag, length = HEADER.unpack(_exactly(fd, HEADER.size))
-    return tag, _exactly(fd, length)
+    """Read the message that comes next and, as nobody sends another before its answer, alone.
+
+    Raises ``EOFError`` where the other side is gone.
+    """
+    data = _at_least(HEADER.size, fd, b"")
+    tag, length = HEADER.unpack_from(data)
+    end = HEADER.size + length
+    return tag, _at_least(end, fd, data)[HEADER.size : end]
 
 
-def _exactly(fd: int, size: int) -> bytes:
-    data = bytearray()
-    while len(data) < size:
-        piece = os.read(fd, min(size - len(data), 1 << 20))
+def _at_least(size: int, fd: int, data: bytes) -> bytes:
+    """*data* with as much behind it as there is, so that it has *size* bytes or more."""
+    pieces, missing = [data], size - len(data)
+    while missing > 0:
+        piece = os.read(fd, min(max(missing, _LEAST), _MOST))
         if not piece:
             raise EOFError
-        data += piece
-    return bytes(data)
+        pieces.append(piece)
+        missing -= len(piece)
+    return b"".join(pieces)

@@ -21,9 +21,9 @@ import struct
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
-from app.tools.child import errands, frames, isolate, jail, program
+from app.tools.child import encode, errands, frames, isolate, jail, program
 
 #: What comes with a new child's descriptors: its process id, or the negative errno of a failed fork.
 ANNOUNCED = struct.Struct("!i")
@@ -223,7 +223,7 @@ def _become_child(parent: int, fds: Sequence[int], folder: str, cell: Cell) -> N
         _give_up(parent, folder, cell)
         program.warm_up()
         errands.prepare(errands.NOTHING)
-        job = json.loads(frames.read(isolate.JOB_FD)[1])
+        job = _job()
         isolate.enter(folder)
         if cell.jailed:
             jail.furnish(folder, job["hidden"], job["folder"])
@@ -240,12 +240,18 @@ def _become_child(parent: int, fds: Sequence[int], folder: str, cell: Cell) -> N
     try:
         while True:
             errands.run(job, jailed=cell.jailed)
-            job = json.loads(frames.read(isolate.JOB_FD)[1])
+            job = _job()
     except EOFError:
         os._exit(0)  # there is no other job
     finally:
         # A program that took our builtins away; nothing may return into the fork server's loop.
         os._exit(1)
+
+
+def _job() -> dict[str, Any]:
+    """The next job. Raises ``EOFError`` where there is none."""
+    job: dict[str, Any] = encode.decoded(frames.read(isolate.JOB_FD)[1])
+    return job
 
 
 def _give_up(parent: int, folder: str, cell: Cell) -> None:
