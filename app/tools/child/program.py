@@ -51,13 +51,13 @@ def play(job: Mapping[str, Any]) -> None:
     filename = f"<step {job['step']}>"
     code = 0
     try:
-        before = _as_born() if job["more"] else None
+        born = _as_born() if job["more"] else None
         value = agents.value(job) if job["kind"] == "agent" else _value(job, filename)
         reply = frames.NOTHING, b""
         if value is not SILENT:
             reply = frames.RESULT, encode.encode(value, job["result_bytes"])
         del value
-        if before is not None and _goes_on(before, reply):
+        if born is not None and _goes_on(born, reply):
             return
         _wind_down()
         with contextlib.suppress(OSError):  # the program closed it; its exit code 0 tells
@@ -79,21 +79,20 @@ def play(job: Mapping[str, Any]) -> None:
 
 
 @functools.cache
-def _as_born() -> tuple[leftovers.Traces, int]:
+def _as_born() -> leftovers.Born:
     """What this process was like before its first program."""
-    return leftovers.traces(), leftovers.peak()
+    return leftovers.born()
 
 
-def _goes_on(before: tuple[leftovers.Traces, int], reply: tuple[bytes, bytes]) -> bool:
+def _goes_on(born: leftovers.Born, reply: tuple[bytes, bytes]) -> bool:
     """Answer, and say that another job may come; False where the program left traces."""
     _flush()
-    born, peak = before
-    if not leftovers.may_be_forgotten(born.at_work, peak):
+    if not leftovers.may_be_forgotten(born):
         return False
     # What it made goes with its names, and may have last words, or leave something as it goes.
     leftovers.forget(_spaces.pop() if _spaces else {})
     _flush()
-    if not leftovers.is_clean(*before):
+    if not leftovers.is_clean(born):
         return False
     frames.write(JOB_FD, reply, (frames.NEXT, b""))
     return True
@@ -399,7 +398,8 @@ def _wind_down() -> None:
 
 
 def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+    streams = {id(each): each for each in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)}
+    for stream in streams.values():
         # The program may have replaced or closed them.
         with contextlib.suppress(Exception):
             stream.flush()  # type: ignore[union-attr]  # None is suppressed as well
