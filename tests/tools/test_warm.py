@@ -116,6 +116,31 @@ def test_what_each_prints_is_its_own(loop: Context) -> None:
         assert output.text("stdout") == f"{number}\n"
 
 
+def test_each_hears_what_python_says_of_its_program(loop: Context) -> None:
+    """Which is said when it is compiled: what is kept for the next run would have said it once."""
+    code = "import os\nassert (1, 'always true')\nreturn os.getpid()"
+    pids = set()
+    for _ in range(3):
+        output = Output()
+        pids.add(run(replace(loop, log=output.log), code))
+        assert output.text("stderr").count("SyntaxWarning: assertion is always true") == 1
+    assert len(pids) == 1
+
+
+def test_what_functions_keep_is_forgotten(loop: Context) -> None:
+    code = """
+import os
+def count(seen=[]):
+    seen.append(1)
+    count.times = getattr(count, "times", 0) + 1
+    return [os.getpid(), len(seen), count.times]
+count()
+return count()
+"""
+    found = [run(loop, code) for _ in range(3)]
+    assert found == [[found[0][0], 2, 2]] * 3
+
+
 def test_a_process_that_died_while_it_waited_is_replaced(loop: Context) -> None:
     first = run(loop, PID)
     os.kill(first, signal.SIGKILL)

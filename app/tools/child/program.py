@@ -11,31 +11,20 @@ import inspect
 import json
 import linecache
 import os
-import re
 import sys
 import threading
 import traceback
 import types
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from app.tools.child import agents, encode, frames, leftovers, names
+from app.tools.child import agents, compiling, encode, frames, leftovers, names
+from app.tools.child.compiling import BODY
 from app.tools.child.isolate import JOB_FD
 
-#: What a program with a top-level ``return`` usually shows at first sight.
-_RETURN = re.compile(r"^return\b", re.MULTILINE)
 #: The value of a program that gave no result.
 SILENT = object()
-#: The function that a program with a top-level ``return`` becomes; it returns ``...`` at its end.
-BODY = "__step__"
-#: What its last statement becomes instead where that is the only ``return``: with the sign of the
-#: assignment as long as the word, so that columns in tracebacks stay right.
-VALUE = "__rv_"
-#: An assignment, or an argument by name.
-_BARE_EQUALS = re.compile(r"(?<![=<>!:])=(?!=)")
-#: What a line that goes on with the statement before may begin with; "" is an empty one.
-_WITHIN = ("", " ", "\t", ")", "]", "}", "#")
 _OURS = f"{os.path.dirname(__file__)}{os.sep}"  # noqa: PTH120 (a text to compare with)
 _IMPORTS = importlib.__file__
 MAX_MESSAGE, MAX_TRACEBACK = 4_096, 32_768
@@ -115,6 +104,7 @@ _WARM_UPS = (
 )
 _WARM_UP = json.dumps(
     {
+        "more": False,
         "input": {"a": "[1]"},
         "variables": {},
         "libs": {},
@@ -141,8 +131,10 @@ def _value(job: Mapping[str, Any], filename: str) -> Any:
     source = job["code"]
     # None as modification time: the traceback module shall not look for a file.
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    program, gives = _compiled(source, filename)
-    space = _namespace(job, program, filename)
+    program, gives, defines_main = compiling.compiled(source, filename, again=job["more"])
+    # With a main() the engine calls, a closing `if __name__ == "__main__": main()` would be one
+    # call too many; without one it is the program's own way to start.
+    space = _namespace(job, "step" if defines_main else "__main__", filename)
     given = space.get("result")  # an input of that name is no result
     try:
         exec(program, space)  # noqa: S102 (this is the tool's purpose; the process is the fence)
@@ -164,54 +156,10 @@ def _value(job: Mapping[str, Any], filename: str) -> Any:
     return SILENT if result is None or result is given else result
 
 
-def _compiled(source: str, filename: str) -> tuple[types.CodeType, str]:
-    """The program, and where a top-level ``return`` of it shows: ``BODY``, ``VALUE`` or nowhere."""
-    at = _last_return(source)
-    try:
-        if at is not None:
-            assigned = f"{source[:at]}{VALUE}={source[at + len('return') :]}"
-            return compile(assigned, filename, "exec", dont_inherit=True), VALUE
-        if not _RETURN.search(source):
-            return compile(source, filename, "exec", dont_inherit=True), ""
-    except SyntaxError:
-        pass  # there are others, or it says more than an assignment can
-    return _with_return(source, filename)
-
-
-def _last_return(source: str) -> int | None:
-    """Where the only top-level ``return`` of a simple program begins, which is also its end.
-
-    As an assignment it needs no function around the program, which would cost half of the time
-    that a short step takes. Only for a program that surely has it there, and not in a text.
-    """
-    if any(sign in source for sign in ('"""', "'''", "\\\n", "\f")):
-        return None
-    found = [match.start() for match in _RETURN.finditer(source)]
-    if len(found) != 1 or _BARE_EQUALS.search(source, found[0]):
-        return None
-    rest = source[found[0] :].splitlines()[1:]
-    return found[0] if all(line[:1] in _WITHIN for line in rest) else None
-
-
-def _with_return(source: str, filename: str) -> tuple[types.CodeType, str]:
-    """The program as a function, where the ``return`` in it is one of the top level."""
-    tree = ast.parse(source, filename)
-    # Otherwise it stands in a text, or in a class, which the compiler complains of.
-    if not _returns(tree):
-        return compile(source, filename, "exec", dont_inherit=True), ""
-    return compile(_as_function(tree), filename, "exec", dont_inherit=True), BODY
-
-
-def _namespace(job: Mapping[str, Any], program: types.CodeType, filename: str) -> dict[str, Any]:
+def _namespace(job: Mapping[str, Any], name: str, filename: str) -> dict[str, Any]:
     """The globals of the program: a real module's, so that functions, classes and pickles work."""
     inputs = {name: _literal(value) for name, value in job["input"].items()}
-    defines_main = any(
-        isinstance(constant, types.CodeType) and constant.co_name == "main"
-        for constant in program.co_consts
-    )
-    # With a main() the engine calls, a closing `if __name__ == "__main__": main()` would be one
-    # call too many; without one it is the program's own way to start.
-    module = types.ModuleType("step" if defines_main else "__main__")
+    module = types.ModuleType(name)
     sys.modules["__main__"] = sys.modules["step"] = module
     variables = job["variables"]
     space = module.__dict__
@@ -296,86 +244,6 @@ def _call(main: Callable[..., Any], job: Mapping[str, Any], space: dict[str, Any
 
 
 _RESERVED = ("execution_id", "step", "idempotency_key", "data")
-
-
-def _returns(tree: ast.Module) -> bool:
-    return any(isinstance(node, ast.Return) for node in _own_nodes(tree))
-
-
-def _own_nodes(tree: ast.Module) -> Iterator[ast.AST]:
-    """Every node of the module's own scope: not those inside functions, classes or lambdas."""
-    todo: list[ast.AST] = list(tree.body)
-    while todo:
-        node = todo.pop()
-        yield node
-        if isinstance(node, (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
-            # Their targets are their own; a walrus inside them is ours.
-            todo.extend(item for item in ast.walk(node) if isinstance(item, ast.NamedExpr))
-        elif not isinstance(
-            node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
-        ):
-            todo.extend(ast.iter_child_nodes(node))
-
-
-def _as_function(tree: ast.Module) -> ast.Module:
-    """The module with its body in a function, so that ``return`` is legal, and every name that it
-    assigns declared global, so that nothing else changes."""
-    head: list[ast.stmt] = []
-    body = list(tree.body)
-    while body and _must_lead(body[0], first=not head):
-        head.append(body.pop(0))
-    body = [_Plain().visit(node) for node in body]
-    wrapped = ast.Module(body=body, type_ignores=[])
-    assigned = sorted({name for node in _own_nodes(wrapped) for name in _assigned(node)})
-    first = ast.parse(f"def {BODY}():\n  {'global ' + ', '.join(assigned) if assigned else 'pass'}")
-    last = ast.Return(value=ast.Constant(value=...))
-    function = first.body[0]
-    assert isinstance(function, ast.FunctionDef)
-    function.body += [*body, last]
-    return ast.fix_missing_locations(ast.Module(body=[*head, function], type_ignores=[]))
-
-
-class _Plain(ast.NodeTransformer):
-    """Drops what a function may not say of a global name: annotations and ``global`` itself."""
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
-        if node.value is None:
-            return ast.copy_location(ast.Pass(), node)
-        return ast.copy_location(ast.Assign(targets=[node.target], value=node.value), node)
-
-    def visit_Global(self, node: ast.Global) -> ast.AST:
-        return ast.copy_location(ast.Pass(), node)
-
-    def visit_FunctionDef(self, node: ast.AST) -> ast.AST:
-        return node  # its scope is its own
-
-    visit_AsyncFunctionDef = visit_ClassDef = visit_Lambda = visit_FunctionDef  # noqa: N815 (ast's names)
-
-
-def _must_lead(node: ast.stmt, *, first: bool) -> bool:
-    if isinstance(node, ast.ImportFrom) and node.module == "__future__":
-        return True
-    return first and isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-
-
-def _assigned(node: ast.AST) -> list[str]:
-    match node:
-        case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
-            return [name]
-        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-            return [name]
-        case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
-            return [(item.asname or item.name).split(".")[0] for item in aliases]
-        case (
-            ast.ExceptHandler(name=str(name))
-            | ast.MatchAs(name=str(name))
-            | ast.MatchStar(name=str(name))
-        ):
-            return [name]
-        case ast.MatchMapping(rest=str(name)):
-            return [name]
-        case _:
-            return []
 
 
 def _exit_code(exc: SystemExit) -> int:
