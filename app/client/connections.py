@@ -137,7 +137,11 @@ class _Connection:
     def exchange(self, request: bytes, timeout: float) -> tuple[Answer, bool]:
         """The answer, and whether another request may follow."""
         self._socket.settimeout(timeout)
-        self._socket.sendall(request)
+        is_sent = False
+        # A proxy may refuse a body before it has come, and hang up: what it said can still be read.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self._socket.sendall(request)
+            is_sent = True
         reading = _Reading()
         while not reading.is_whole:
             data = self._socket.recv(_PIECE)
@@ -145,7 +149,7 @@ class _Connection:
                 reading.feed(data)
             else:
                 reading.end()
-        return reading.answer, reading.stays
+        return reading.answer, reading.stays and is_sent
 
     @property
     def is_readable(self) -> bool:

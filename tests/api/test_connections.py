@@ -37,7 +37,8 @@ class Server:
             except OSError:
                 return  # nobody came, and the test is over
             self.connected += 1
-            with connection:
+            # Who has heard enough may have gone.
+            with suppress(OSError), connection:
                 for answer in answers:
                     if not self._request(connection):
                         break
@@ -179,6 +180,24 @@ def test_a_connection_that_was_closed_while_it_waited_is_not_used() -> None:
         assert server.closed.acquire(timeout=10)
         assert get(connections) == AB
         assert (server.connected, len(server.requests)) == (2, 2)
+
+
+def test_a_body_may_be_refused_before_it_has_come() -> None:
+    refusal = b"HTTP/1.1 413 Large\r\nconnection: close\r\ncontent-length: 2\r\n\r\nno"
+    with serving([refusal], [OK]) as server, connected(server) as connections:
+        # More than the buffers of both sides hold: the server hangs up while it is being sent.
+        answer = get(connections, body=bytes(32 << 20))
+        assert (answer.status, answer.data) == (413, b"no")
+        assert get(connections) == AB
+
+
+def test_a_connection_that_did_not_take_the_whole_body_is_not_used_again() -> None:
+    """Whatever the answer says of it."""
+    refusal = b"HTTP/1.1 413 Large\r\ncontent-length: 2\r\n\r\nno"
+    with serving([refusal], [OK]) as server, connected(server) as connections:
+        assert get(connections, body=bytes(32 << 20)).status == 413
+        assert connections._waiting == []
+        assert get(connections) == AB
 
 
 def test_a_server_that_says_nothing_runs_out_of_time() -> None:
