@@ -24,6 +24,8 @@ from app.errors import BadRequestError
 #: Seconds to wait for a connection, if a call may not take less.
 CONNECT = 5.0
 _PIECE = 1 << 16
+#: Bytes that an answer may take to come to its body.
+_HEAD = 1 << 18
 _PORTS = {"http": 80, "https": 443}
 _TARGET = re.compile(r"[!-~]+")
 #: Below are answers that announce another one.
@@ -169,7 +171,8 @@ class _Reading:
         self.stays = False
         self._headers: dict[str, str] = {}
         self._pieces: list[bytes] = []
-        self._lasts_to_the_end = False
+        self._has_head = self._lasts_to_the_end = False
+        self._before_body = 0
         self._parser = httptools.HttpResponseParser(self)
 
     @property
@@ -177,9 +180,16 @@ class _Reading:
         return Answer(self._parser.get_status_code(), self._headers, b"".join(self._pieces))
 
     def feed(self, data: bytes) -> None:
+        self._before_body += 0 if self._has_head else len(data)
+        if self._before_body > _HEAD:
+            raise OSError("the head of its answer does not end")
         try:
             self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as exc:
+            raise OSError("what answers goes on in another protocol") from exc
         except httptools.HttpParserError as exc:
+            if not isinstance(exc.__context__, Exception | None):
+                raise exc.__context__ from None  # Ctrl-C, while the parser called us
             raise OSError(f"what answers does not speak HTTP: {exc}") from exc
 
     def end(self) -> None:
@@ -198,7 +208,10 @@ class _Reading:
         self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        self._lasts_to_the_end = not self._headers.keys() & {"content-length", "transfer-encoding"}
+        self._has_head = self._parser.get_status_code() >= _FINAL
+        self._lasts_to_the_end = self._has_head and not (
+            self._headers.keys() & {"content-length", "transfer-encoding"}
+        )
 
     def on_body(self, piece: bytes) -> None:
         self._pieces.append(piece)

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from app.client.connections import Answer, Connections, NotConnectedError
+from app.client.connections import Answer, Connections, NotConnectedError, _Reading
 from app.errors import BadRequestError
 from tests.tools.secure import Authority
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nab"
 AB = Answer(200, {"content-length": "2"}, b"ab")
+NO_ANSWER = r"closed before|does not speak HTTP|another protocol|does not end"
 
 
 class Server:
@@ -163,11 +164,18 @@ def test_an_answer_may_come_in_any_pieces() -> None:
         pytest.param(b"", id="nothing"),
         pytest.param(b"SSH-2.0-x\r\n\r\n", id="another protocol"),
         pytest.param(OK + OK, id="two"),
+        pytest.param(
+            b"HTTP/1.1 101 Now\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n", id="an upgrade"
+        ),
+        pytest.param(b"HTTP/1.1 100 Wait\r\n\r\n", id="only announced"),
+        pytest.param(b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 100_000, id="a head without end"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nx: " + b"y" * 600_000, id="a header without end"),
+        pytest.param(b"HTTP/1.1 100 Wait\r\n\r\n" * 30_000, id="announced for ever"),
     ],
 )
 def test_what_is_no_whole_answer_is_an_error_and_ends_the_connection(answer: bytes) -> None:
     with serving([answer], [OK]) as server, connected(server) as connections:
-        with pytest.raises(OSError, match=r"closed before|does not speak HTTP") as caught:
+        with pytest.raises(OSError, match=NO_ANSWER) as caught:
             get(connections)
         assert not isinstance(caught.value, NotConnectedError | TimeoutError)
         assert get(connections) == AB
@@ -197,6 +205,21 @@ def test_a_connection_that_did_not_take_the_whole_body_is_not_used_again() -> No
     with serving([refusal], [OK]) as server, connected(server) as connections:
         assert get(connections, body=bytes(32 << 20)).status == 413
         assert connections._waiting == []
+        assert get(connections) == AB
+
+
+def test_ctrl_c_that_meets_the_parser_is_no_fault_of_the_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    # Where a signal that comes while the parser works is noticed.
+    monkeypatch.setattr(_Reading, "on_body", interrupted)
+    with serving([OK], [OK]) as server, connected(server) as connections:
+        with pytest.raises(KeyboardInterrupt):
+            get(connections)
+        monkeypatch.undo()
         assert get(connections) == AB
 
 
