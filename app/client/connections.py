@@ -151,7 +151,7 @@ class _Connection:
                 reading.feed(data)
             else:
                 reading.end()
-        return reading.answer, reading.stays and is_sent
+        return reading.answer(), reading.stays and is_sent
 
     @property
     def is_readable(self) -> bool:
@@ -175,9 +175,12 @@ class _Reading:
         self._before_body = 0
         self._parser = httptools.HttpResponseParser(self)
 
-    @property
     def answer(self) -> Answer:
-        return Answer(self._parser.get_status_code(), self._headers, b"".join(self._pieces))
+        """What came; this ends the reading."""
+        status = self._parser.get_status_code()
+        # It holds us as we hold it: what came would stay until the next collection of garbage.
+        del self._parser
+        return Answer(status, self._headers, b"".join(self._pieces))
 
     def feed(self, data: bytes) -> None:
         self._before_body += 0 if self._has_head else len(data)

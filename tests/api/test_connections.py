@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import ssl
 import threading
@@ -221,6 +222,17 @@ def test_ctrl_c_that_meets_the_parser_is_no_fault_of_the_answer(
             get(connections)
         monkeypatch.undo()
         assert get(connections) == AB
+
+
+def test_what_came_is_not_left_to_the_collector_of_garbage() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        with serving([OK]) as server, connected(server) as connections:
+            assert get(connections) == AB
+        assert not [each for each in gc.get_objects() if isinstance(each, _Reading)]
+    finally:
+        gc.enable()
 
 
 def test_a_server_that_says_nothing_runs_out_of_time() -> None:
