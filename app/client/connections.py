@@ -11,6 +11,7 @@ import re
 import socket
 import ssl
 import threading
+import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import NamedTuple
@@ -59,7 +60,9 @@ class Connections:
         self._headers = f"host: {authority}\r\n{_lines(headers)}"
         self._most = most
         self._waiting: list[_Connection] = []
+        self._is_closed = False
         self._lock = threading.Lock()
+        weakref.finalize(self, _close, self._waiting)
 
     def call(
         self,
@@ -89,15 +92,16 @@ class Connections:
         return answer
 
     def close(self) -> None:
-        """Close the connections that wait for their next call."""
+        """Close the connections that wait, and those in use after their call; there is no other."""
         with self._lock:
-            waiting, self._waiting = self._waiting, []
-        for connection in waiting:
-            connection.close()
+            self._is_closed = True
+            _close(self._waiting)
 
     def _take(self) -> _Connection | None:
         while True:
             with self._lock:
+                if self._is_closed:
+                    raise ConnectionError("it was closed on this side")
                 if not self._waiting:
                     return None
                 connection = self._waiting.pop()
@@ -107,7 +111,7 @@ class Connections:
 
     def _keep(self, connection: _Connection, *, stays: bool) -> None:
         with self._lock:
-            stays = stays and len(self._waiting) < self._most
+            stays = stays and not self._is_closed and len(self._waiting) < self._most
             if stays:
                 self._waiting.append(connection)
         if not stays:
@@ -223,6 +227,11 @@ class _Reading:
         # What is only informed of is followed by the answer.
         if self._parser.get_status_code() >= _FINAL:
             self.is_whole, self.stays = True, self._parser.should_keep_alive()
+
+
+def _close(connections: list[_Connection]) -> None:
+    while connections:
+        connections.pop().close()
 
 
 def _lines(headers: Mapping[str, str]) -> str:

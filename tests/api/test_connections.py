@@ -7,6 +7,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -233,6 +234,41 @@ def test_what_came_is_not_left_to_the_collector_of_garbage() -> None:
         assert not [each for each in gc.get_objects() if isinstance(each, _Reading)]
     finally:
         gc.enable()
+
+
+def test_after_close_no_connection_is_left_and_none_is_made() -> None:
+    def talk() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            asked.set()
+            closed.wait(10)
+            connection.sendall(OK)
+            farewell.append(connection.recv(65536))
+
+    asked, closed, farewell = threading.Event(), threading.Event(), list[bytes]()
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(2) as pool:
+        server = pool.submit(talk)
+        connections = Connections(f"http://127.0.0.1:{listener.getsockname()[1]}", {}, most=1)
+        answer = pool.submit(get, connections)
+        assert asked.wait(10)
+        connections.close()
+        closed.set()
+        assert answer.result(10) == AB
+        server.result(10)
+        with pytest.raises(ConnectionError, match="closed on this side"):
+            get(connections)
+    assert farewell == [b""]
+
+
+def test_connections_that_nobody_closed_are_closed_with_the_last_reference() -> None:
+    """No warning of sockets that were left open comes, either: it would be an error here."""
+    with serving([OK, OK]) as server:
+        connections = Connections(server.url, {}, most=2)
+        assert get(connections) == AB
+        del connections
+        gc.collect()
+        assert server.closed.acquire(timeout=10)
 
 
 def test_a_server_that_says_nothing_runs_out_of_time() -> None:
