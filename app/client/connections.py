@@ -15,10 +15,9 @@ import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import httptools
-from urllib3.util import wait_for_read
+from urllib3.util import parse_url, wait_for_read
 
 from app.errors import BadRequestError
 
@@ -52,12 +51,11 @@ class Connections:
     """
 
     def __init__(self, url: str, headers: Mapping[str, str], *, most: int) -> None:
-        parts = urlsplit(url)
-        self._host = parts.hostname or ""
-        self._port = parts.port or _PORTS[parts.scheme]
+        parts = parse_url(url)  # whose hosts are ASCII
+        self._host = (parts.host or "").strip("[]")
+        self._port = parts.port or _PORTS[parts.scheme or "http"]
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
-        authority = parts.netloc.rpartition("@")[2]
-        self._headers = f"host: {authority}\r\n{_lines(headers)}"
+        self._headers = f"host: {parts.netloc}\r\n{_lines(headers)}"
         self._most = most
         self._waiting: list[_Connection] = []
         self._is_closed = False
@@ -82,9 +80,10 @@ class Connections:
             raise BadRequestError(f"{target!r} is not a path of an API")
         size = "" if body is None else f"content-length: {len(body)}\r\n"
         head = f"{method} {target} HTTP/1.1\r\n{self._headers}{_lines(headers)}{size}\r\n"
+        request = head.encode("ascii") + (body or b"")
         connection = self._take() or self._connect(timeout)
         try:
-            answer, stays = connection.exchange(head.encode("latin-1") + (body or b""), timeout)
+            answer, stays = connection.exchange(request, timeout)
         except BaseException:
             connection.close()  # nobody knows what is still to come
             raise
@@ -124,14 +123,16 @@ class Connections:
             if self._tls is None:
                 return _Connection(plain)
             try:
-                return _Connection(self._tls.wrap_socket(plain, server_hostname=self._host))
+                return _Connection(
+                    self._tls.wrap_socket(plain, server_hostname=self._host.rstrip("."))
+                )
             except BaseException:
                 plain.close()
                 raise
         except (ssl.SSLError, TimeoutError):
             raise
-        except OSError as exc:
-            raise NotConnectedError(*exc.args) from exc
+        except (OSError, UnicodeError) as exc:  # the latter: of what can be no name of a host
+            raise NotConnectedError(str(exc)) from exc
 
 
 class _Connection:

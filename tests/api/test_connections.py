@@ -281,7 +281,12 @@ def test_a_server_that_says_nothing_runs_out_of_time() -> None:
 def test_where_nobody_listens_nothing_was_sent() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    for nobody in (url, "http://nowhere.invalid:1"):
+    for nobody in (
+        url,
+        "http://nowhere.invalid:1",
+        "http://nowhere..invalid:1",
+        "http://нигде.invalid:1",
+    ):
         with pytest.raises(NotConnectedError):
             get(Connections(nobody, {}, most=1))
 
