@@ -66,7 +66,11 @@ class Transport:
         self._prefix = parts.path
         self._timeout, self._patience = timeout, patience
         self._reached = threading.Event()
-        self._headers = {"accept": "application/json", "user-agent": "callboard"}
+        self._headers = {
+            "accept": "application/json",
+            "accept-encoding": "identity",
+            "user-agent": "callboard",
+        }
         if token:
             self._headers["authorization"] = f"Bearer {token}"
         self._connections = Connections(self.url, self._headers, most=connections)

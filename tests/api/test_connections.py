@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from app.client import Client
 from app.client.connections import Answer, Connections, NotConnectedError, _Reading
 from app.errors import BadRequestError
 from tests.tools.secure import Authority
@@ -269,6 +270,13 @@ def test_connections_that_nobody_closed_are_closed_with_the_last_reference() -> 
         del connections
         gc.collect()
         assert server.closed.acquire(timeout=10)
+
+
+def test_answers_are_not_to_be_compressed() -> None:
+    stats = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
+    with serving([stats]) as server, Client(server.url) as client:
+        client.stats()
+    assert b"\r\naccept-encoding: identity\r\n" in server.requests[0]
 
 
 def test_a_server_that_says_nothing_runs_out_of_time() -> None:
