@@ -92,7 +92,7 @@ def run(request: Input, context: Context) -> Any:
 def played(request: Input, context: Context, code: str) -> Ended:
     """How the child ended that ran *code*. Raises ``ToolError`` where it gave no result."""
     keys, where = request.keys(context), request.where(context, request.python)
-    plain = keys == NO_KEYS and not (request.env or request.cwd or request.deps or where.jailed)
+    plain = keys is NO_KEYS and not (request.env or request.cwd or request.deps or where.jailed)
     job = child_job(
         context,
         "python",

@@ -15,7 +15,7 @@ class Capture:
         self.limit = limit
         self.dropped = 0
         self._log = log
-        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._decoder: codecs.IncrementalDecoder | None = None
         self._pieces: list[str] = []
 
     @property
@@ -27,11 +27,14 @@ class Capture:
         self.left -= len(kept)
         self.dropped += len(data) - len(kept)
         if kept:
-            self._add(self._decode(kept))
+            # Made now: most programs print nothing.
+            self._decoder = self._decoder or codecs.getincrementaldecoder("utf-8")("replace")
+            self._add(self._decoder.decode(kept))
 
     def finish(self) -> None:
         """Say what was dropped."""
-        self._add(self._decode(b"", True))
+        if self._decoder is not None:
+            self._add(self._decoder.decode(b"", True))
         if self.dropped:
             self._add(
                 f"\n[{self.dropped} more bytes of {self.name} were dropped; "

@@ -9,10 +9,13 @@ HEADER = struct.Struct("!cQ")
 
 #: What a child answers: its result as JSON, an error as JSON, or that there is no result.
 RESULT, ERROR, NOTHING = b"R", b"E", b"N"
-#: What follows the answer of a child that can take another job.
+#: What follows the answer of a child that can take another job; it has no payload.
 NEXT = b"M"
 #: What a worker asks: the job as JSON.
 JOB = b"J"
+
+#: That message as a whole.
+GOES_ON = HEADER.pack(NEXT, 0)
 
 #: Bytes that are read at once: a small message with its header.
 _LEAST, _MOST = 1 << 14, 1 << 20

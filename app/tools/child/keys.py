@@ -62,7 +62,7 @@ NO_KEYS = Keys()
 def keys_of(auth: Any, context: Context) -> Keys:
     """The credentials that *auth* names. Raises ``ToolError`` (kind auth)."""
     if not auth:
-        return Keys()
+        return NO_KEYS
     several = isinstance(auth, Mapping) and all(isinstance(one, Mapping) for one in auth.values())
     given = auth if several else {"": auth}
     found = {alias: resolve(one, context) for alias, one in given.items()}

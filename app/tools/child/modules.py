@@ -8,6 +8,7 @@ program first mentions one of them.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 LIGHT = (
     "ast",
@@ -80,6 +81,7 @@ _EXPENSIVE = re.compile(
 )
 
 
+@lru_cache(maxsize=256)
 def preloaded_for(program: str) -> tuple[str, ...]:
     """The modules that should be loaded before *program* runs."""
     return FULL if _EXPENSIVE.search(program) else LIGHT

@@ -157,6 +157,8 @@ class _Child:
         self.context = context
         self.outbox = memoryview(frames.HEADER.pack(frames.JOB, len(payload)) + payload)
         self.answer = bytearray()
+        #: Where it ends, as its header says.
+        self.end: int | None = None
         self.wait_status: int | None = None
         self.stopped: str | None = None
         self.lost = False
@@ -241,19 +243,17 @@ class _Child:
     def _take_answer(self, data: bytes) -> None:
         if len(self.answer) <= self.context.settings.result_bytes + frames.HEADER.size:
             self.answer += data
+        if self.end is None and len(self.answer) >= frames.HEADER.size:
+            self.end = frames.HEADER.size + frames.HEADER.unpack_from(self.answer)[1]
 
     def _is_answered(self) -> bool:
-        if len(self.answer) < frames.HEADER.size:
-            return False
-        length: int = frames.HEADER.unpack_from(self.answer)[1]
-        return len(self.answer) >= frames.HEADER.size + length
+        return self.end is not None and len(self.answer) >= self.end
 
     def _asks_for_more(self) -> bool:
         """Whether its answer is followed by the word that it left nothing behind, and it lives."""
         if self.stopped or self.lost or self.wait_status is not None or not self._is_answered():
             return False
-        length: int = frames.HEADER.unpack_from(self.answer)[1]
-        return self.answer[frames.HEADER.size + length :] == frames.HEADER.pack(frames.NEXT, 0)
+        return self.answer[self.end :] == frames.GOES_ON
 
     def _stop_if_due(self, deadline: float) -> None:
         now = time.monotonic()
@@ -294,13 +294,9 @@ class _Child:
         return Ended(self.pid, tag, payload, code, self.stopped, self.stdout.text, self.stderr.text)
 
     def _parse_answer(self) -> tuple[bytes | None, bytes]:
-        size = frames.HEADER.size
-        if len(self.answer) < size:
-            return None, b""
-        tag, length = frames.HEADER.unpack_from(self.answer)
-        if len(self.answer) < size + length:
-            return None, b""  # killed while it answered
-        return tag, bytes(memoryview(self.answer)[size : size + length])
+        if not self._is_answered():
+            return None, b""  # killed before, or while it answered
+        return bytes(self.answer[:1]), bytes(memoryview(self.answer)[frames.HEADER.size : self.end])
 
 
 def _let_go(spare: Spare) -> None:

@@ -40,7 +40,8 @@ class Warm:
         #: The longest waiting first.
         self._guests: OrderedDict[int, _Guest] = OrderedDict()
         self._runs: dict[int, int] = {}
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._watch: threading.Thread | None = None
 
     def lodge(self, step: str, knows: Callable[[], bool] = bool) -> Lodge | None:
@@ -55,7 +56,7 @@ class Warm:
 
         It may have ended meanwhile: then it takes no job.
         """
-        with self._changed:
+        with self._lock:
             found = next((g for g in reversed(self._guests.values()) if g.key == key), None)
             if found is None:
                 return None
@@ -65,7 +66,7 @@ class Warm:
 
     def keep(self, key: Hashable, spare: Spare) -> None:
         """Have *spare* wait under *key*."""
-        with self._changed:
+        with self._lock:
             runs = self._runs.pop(spare.pid, 0) + 1
             guest = _Guest(key, spare, runs, time.monotonic())
             leaving = [guest] if runs >= RUNS else []
@@ -78,19 +79,19 @@ class Warm:
 
     def lost(self, spare: Spare) -> None:
         """*spare*, which was taken, has ended."""
-        with self._changed:
+        with self._lock:
             self._runs.pop(spare.pid, None)
 
     def close(self) -> None:
         """End all that wait, as a worker does that stops."""
-        with self._changed:
+        with self._lock:
             leaving = list(self._guests.values())
             self._guests.clear()
             self._changed.notify_all()
         self._let_go(leaving)
 
     def __len__(self) -> int:
-        with self._changed:
+        with self._lock:
             return len(self._guests)
 
     def _start_watch(self) -> None:
@@ -101,7 +102,7 @@ class Warm:
     def _look(self) -> None:
         """End those that waited for long enough; and ourselves, where none is left."""
         while True:
-            with self._changed:
+            with self._lock:
                 oldest = next(iter(self._guests.values()), None)
                 if oldest is None:
                     self._watch = None
