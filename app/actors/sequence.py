@@ -209,7 +209,7 @@ class TaskSequence:
         seconds = max(0.0, time.time() - self.parked_at) if self.parked_at else 0.0
         tool, result = load_tool(task.kind), child["result"]
         if tool.resumed is not None:
-            request = _validated(task, tool, self._config(task, tool))
+            request = _validated(task, tool, self._config(task, tool, self._names(task)))
             result, error = tool.resumed(request, result, error, seconds), None
         return Attempted(result, error, seconds * 1000, self.tries.get(task.name, 1))
 
@@ -237,18 +237,17 @@ class TaskSequence:
                 kind="timeout",
                 retryable=True,
             )
-        config = self._config(task, tool)
+        scope = self._names(task)
+        config = self._config(task, tool, scope)
         self.given = Given(self._written(task), config)
         model = _validated(task, tool, config)
-        scope = self._names(task)
         variables = _durable(scope, self._unread(tool, config))
         if tool.program and "workload" in str(config.get(tool.program)):
             variables = {"workload": dict(scope.workload), **variables}
         return tool.run(model, replace(self.context, timeout=left, variables=variables))
 
-    def _config(self, task: Task, tool: Tool) -> dict[str, Any]:
+    def _config(self, task: Task, tool: Tool, scope: Scope) -> dict[str, Any]:
         """The tool's config with templates rendered and the step's input merged over its own."""
-        scope = self._names(task)
         given = render(task.config.get("input") or task.config.get("args") or {}, scope)
         if isinstance(given, Mapping):
             given = {**self._loop_input(tool), **given, **self.step_input}
@@ -299,6 +298,21 @@ class TaskSequence:
         failed = attempted.error is not None
         if not failed:
             self._assign(task.set, {"output": _as_output(attempted.data)}, task)
+        action = self._chosen(task, attempted)
+        if action.do in {"continue", "break", "jump"}:
+            if not failed:
+                self.previous = attempted.data
+            if not failed or attempted.data is not None:
+                self.results[task.name] = attempted.data
+            if action.do == "continue":
+                self.tries.pop(task.name, None)
+        return action
+
+    def _chosen(self, task: Task, attempted: Attempted) -> Action:
+        """What the task's rules say; what the one that holds sets is set."""
+        failed = attempted.error is not None
+        if not task.rules:
+            return choose((), {}, failed=failed)
         envelope = attempted.envelope()
         try:
             action = choose(task.rules, self._names(task, output=envelope), failed=failed)
@@ -308,13 +322,6 @@ class TaskSequence:
             raise StepFailure(
                 {"kind": "template", "message": str(exc), "retryable": False}
             ) from exc
-        if action.do in {"continue", "break", "jump"}:
-            if not failed:
-                self.previous = attempted.data
-            if not failed or attempted.data is not None:
-                self.results[task.name] = attempted.data
-            if action.do == "continue":
-                self.tries.pop(task.name, None)
         return action
 
     def _assign(self, assignments: Mapping[str, Any], extra: Mapping[str, Any], task: Task) -> None:

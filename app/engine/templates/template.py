@@ -239,7 +239,7 @@ def truthy(value: Any) -> bool:
 def render(data: Any, scope: Mapping[str, Any]) -> Any:
     """*data* with every template in it, keys included, replaced by its value."""
     if isinstance(data, str):
-        return compile_text(data).value(scope)
+        return compile_text(data).value(scope) if has_template(data) else data
     if isinstance(data, Mapping):
         return {
             (compile_text(key).render(scope) if isinstance(key, str) else key): render(value, scope)
