@@ -57,10 +57,8 @@ class Printer:
         self.masker = masker
         self._shipper = shipper
         self._limit = limit
-        self._streams = {
-            "stdout": _Stream("stdout", limit + MARGIN),
-            "stderr": _Stream("stderr", limit + MARGIN),
-        }
+        #: Empty until something is printed: most attempts print nothing.
+        self._streams: dict[str, _Stream] = {}
         self._closed: list[LogChunk] = []
         self._index = 0
         self._most = tail
@@ -74,7 +72,7 @@ class Printer:
         with self._lock:
             if self._is_over or not text:
                 return
-            own = self._streams["stderr" if stream == "stderr" else "stdout"]
+            own = self._both()["stderr" if stream == "stderr" else "stdout"]
             text = self._within(own, clean(text))
             ready = self._whole_lines(own, text)
             if not ready:
@@ -83,16 +81,16 @@ class Printer:
             is_full = bool(self._closed)
         self._shipper.printed(self, is_full=is_full)
 
-    def finish(self) -> None:
-        """Let go of unfinished lines; nothing is taken after this."""
+    def finish(self) -> bool:
+        """Let go of unfinished lines; nothing is taken after this. Whether there was anything."""
         with self._lock:
-            if self._is_over:
-                return
-            self._is_over = True
-            for stream in self._streams.values():
-                rest = self._rest(stream)
-                if rest:
-                    self._add(stream, rest)
+            if not self._is_over:
+                self._is_over = True
+                for stream in self._streams.values():
+                    rest = self._rest(stream)
+                    if rest:
+                        self._add(stream, rest)
+            return bool(self._streams)
 
     def pieces(self, *, closed: bool = False) -> list[LogChunk]:
         """What is ready to go, each piece once; with *closed* only those that nothing is added to."""
@@ -107,11 +105,21 @@ class Printer:
     def tail(self) -> str | None:
         """The end of what was printed."""
         with self._lock:
+            if not self._tail:
+                return None
             kept = "".join(self._tail)
         # A second time: a secret may have been told after it was printed.
         return self.masker.text(kept)[-self._most :] or None
 
     # ------------------------------------------------------------------ under the lock
+    def _both(self) -> dict[str, _Stream]:
+        """The streams, made when there is something to print."""
+        if not self._streams:
+            most = self._limit + MARGIN
+            self._streams["stdout"] = _Stream("stdout", most)
+            self._streams["stderr"] = _Stream("stderr", most)
+        return self._streams
+
     def _within(self, stream: _Stream, text: str) -> str:
         """*text* as far as the limit allows."""
         raw = text.encode()

@@ -39,8 +39,8 @@ class Source(Protocol):
     def pieces(self, *, closed: bool = False) -> list[LogChunk]:
         """What is ready to go, each piece once; with *closed* only those that nothing is added to."""
 
-    def finish(self) -> None:
-        """Let go of what is held back."""
+    def finish(self) -> bool:
+        """Let go of what is held back. Whether there was anything to be shipped, ever."""
 
 
 class _Parcel(NamedTuple):
@@ -100,7 +100,8 @@ class Shipper:
         then this returns when that is done, after *moment* seconds, or at once if the control plane
         is known to be away.
         """
-        source.finish()
+        if not source.finish():
+            return []
         with self._news:
             self._dirty.pop(source, None)
             pieces = source.pieces()
@@ -115,8 +116,8 @@ class Shipper:
 
     def abandon(self, source: Source) -> None:
         """Ship the last pieces of *source*, which has no report; nobody waits for it."""
-        source.finish()
-        self.printed(source)
+        if source.finish():
+            self.printed(source)
 
     @property
     def is_idle(self) -> bool:
