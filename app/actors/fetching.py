@@ -127,10 +127,8 @@ class Fetched:
             variables.workload, self._layer(variables.results), self._layer(variables.ctx), names
         )
 
-    def resume(self, resume: Resume | None) -> Resume | None:
+    def resume(self, resume: Resume) -> Resume:
         """*resume* with what it refers to; the step goes on with all of it."""
-        if resume is None:
-            return None
         child = resume.child
         if child is not None:
             child = {**child, "result": whole(self.open(child["result"]))}

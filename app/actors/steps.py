@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 import orjson
 import structlog
+from structlog.contextvars import bind_contextvars, reset_contextvars
 
 from app import failpoints
 from app.actors.artifacts import KeptArtifacts
@@ -90,6 +90,10 @@ class Runner:
         self._claimed_at = time.monotonic()
         self._steps = _StepCache(kinds)
         self._warm = Warm(settings.python_warm)
+        # An execution's steps mostly come one after the other.
+        self._workspace = lru_cache(maxsize=64)(lambda id_: settings.home / "work" / str(id_))
+        # The module's own is put together anew at each call.
+        self._log = log.bind()
 
     # ------------------------------------------------------------------ one message
     def run(self, pointer: Pointer, count: int = 1) -> None:
@@ -134,7 +138,7 @@ class Runner:
         self.reported(answer)
         if answer.follows is None:
             return None
-        attempt = self.enter(Pointer(**answer.follows.pointer.model_dump()))
+        attempt = self.enter(_pointer(answer.follows.pointer))
         return None if attempt is None else self._granted(attempt, answer.follows.claim, raw)
 
     def _gone_on(self, granted: Granted, until: float) -> Granted | None:
@@ -157,7 +161,7 @@ class Runner:
         while attempt is not None:
             answer, _ = self._settler.settle(self.given_back(attempt), urgent=True)
             follows = answer.follows
-            attempt = follows and self._attempt(Pointer(**follows.pointer.model_dump()))
+            attempt = follows and self._attempt(_pointer(follows.pointer))
 
     def enter(self, pointer: Pointer) -> Attempt | None:
         """Take the attempt in hand; None where it is: its pointer was delivered again meanwhile."""
@@ -239,13 +243,15 @@ class Runner:
         try:
             scope = fetched.scope(step, variables, {"now_at": time.time()})
             scope = _in_confidence(scope, step, variables, vault)
-            resume = vault.resumed(fetched.resume(variables.resume), _secret_tasks(step))
+            resume = variables.resume
+            if resume is not None:
+                resume = vault.resumed(fetched.resume(resume), _secret_tasks(step))
         except ToolError as exc:
             return Outcome(error=exc.to_dict())
         except CallboardError as exc:
             return Outcome(error={"kind": exc.code, "message": str(exc), "retryable": False})
         context = Context(
-            **attempt.pointer._asdict(),
+            *attempt.pointer,
             settings=self._settings,
             timeout=seconds,
             workspace=self._workspace(attempt.pointer.execution_id),
@@ -260,15 +266,12 @@ class Runner:
         )
         elsewhere = frozenset(referring(variables.results, variables.ctx))
         outcome = TaskSequence(step, scope, context, deadline, resume, elsewhere=elsewhere).run()
-        log.debug("step.ran", ok=outcome.error is None)
+        self._log.debug("step.ran", ok=outcome.error is None)
         return _tried_again(step, attempt.pointer, scope, outcome)
 
     def _printer(self, attempt: Attempt) -> Printer:
         limit = self._settings.output_bytes
         return Printer(attempt.pointer, attempt.masker, self._shipper, limit=limit, tail=TAIL)
-
-    def _workspace(self, execution_id: int) -> Path:
-        return self._settings.home / "work" / str(execution_id)
 
     # ------------------------------------------------------------------ its report
     def _report(self, attempt: Attempt, outcome: Outcome, duration_ms: float) -> Report | None:
@@ -284,10 +287,9 @@ class Runner:
             "key": attempt.key,
             "duration_ms": duration_ms,
             "tail": printable(attempt.tail),
+            "output": output,
         }
-        report = self._told(attempt, place, outcome)
-        report.output = output
-        return report
+        return self._told(attempt, place, outcome)
 
     def _told(self, attempt: Attempt, place: Mapping[str, Any], outcome: Outcome) -> Report:
         """The report; one that cannot be made must end the step all the same, and tell no secret."""
@@ -324,7 +326,7 @@ class Runner:
     def fence(self, pointers: Sequence[PointerWire]) -> None:
         """Stop attempts that were cancelled or given to others; they are not reported."""
         for wire in pointers:
-            pointer = Pointer(**wire.model_dump())
+            pointer = _pointer(wire)
             with self._lock:
                 attempt = self._running.get(pointer)
             if attempt is not None:
@@ -345,11 +347,19 @@ class Runner:
         return len(attempts)
 
 
-def _told_of(pointer: Pointer) -> AbstractContextManager[object]:
+def _pointer(wire: PointerWire) -> Pointer:
+    return Pointer(wire.execution_id, wire.step, wire.visit, wire.iteration, wire.attempt)
+
+
+@contextmanager
+def _told_of(pointer: Pointer) -> Iterator[None]:
     """What is logged inside names the attempt."""
-    return structlog.contextvars.bound_contextvars(
-        execution_id=pointer.execution_id, step=str(pointer.key)
-    )
+    # ``bound_contextvars`` would look through all there are, twice.
+    tokens = bind_contextvars(execution_id=pointer.execution_id, step=str(pointer.key))
+    try:
+        yield
+    finally:
+        reset_contextvars(**tokens)
 
 
 class _StepCache:
@@ -374,7 +384,8 @@ def _work_of(step: Step, pointer: Pointer) -> Step:
 
 def _in_confidence(scope: Scope, step: Step, variables: Variables, vault: Vault) -> Scope:
     """*scope* with what only workers may read: the keychain, and secrets of earlier steps."""
-    scope = replace(scope, results=vault.revealed(scope.results, variables))
+    if variables.secrets:
+        scope = replace(scope, results=vault.revealed(scope.results, variables))
     named = "keychain" in step.needs.names and "keychain" not in scope
     if variables.keychain is None and not named:
         return scope

@@ -146,9 +146,9 @@ class Vault:
         """*results* of earlier steps with the secrets that they looked up."""
         return revealed(results, variables.secrets, self.external)
 
-    def resumed(self, resume: Resume | None, tasks: frozenset[str]) -> Resume | None:
+    def resumed(self, resume: Resume, tasks: frozenset[str]) -> Resume:
         """*resume* with the secrets that its own *tasks* of that kind looked up before it parked."""
-        if resume is None or not tasks:
+        if not tasks:
             return resume
         progress = dict(resume.progress)
         results = dict(progress.get("results") or {})
