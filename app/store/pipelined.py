@@ -69,7 +69,7 @@ class Pipelined(psycopg.Connection[Any]):
         self, calls: Iterable[Call], *, meanwhile: Callable[[], object] | None = None
     ) -> list[list[Row]]:
         """The rows of each call, in order. Raises ``psycopg.Error``: of the first that failed; those
-        after it were not done.
+        after it were not done. Outside of a transaction they are one: all of them, or none.
 
         *meanwhile* is called when all are sent, before the answers are waited for.
         """
@@ -123,7 +123,8 @@ class Pipelined(psycopg.Connection[Any]):
     ) -> list[list[Row]]:
         transformer = Transformer(self)
         rows: list[list[Row]] = []
-        for statement, result in zip(sent, results, strict=True):
+        for statement, result in itertools.zip_longest(sent, results):
+            # One more than was asked for: without a COMMIT there is none whose failure it could be.
             if result.status not in {pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK}:
                 raise error_from_result(result, self.info.encoding)
             if statement is not None:

@@ -28,6 +28,13 @@ NOT_DURABLE = "SET LOCAL synchronous_commit = off"
 # A volatile function in the select list runs after the sort: locks are taken in ascending order.
 LOCK = "SELECT pg_advisory_xact_lock(id) FROM unnest(%s::bigint[]) AS k(id) ORDER BY id"
 
+# The same, and the commit need not wait for the disk: for a transaction without BEGIN, to which SET
+# LOCAL does not apply.
+LOCK_NOT_DURABLE = """
+SELECT pg_advisory_xact_lock(id), set_config('synchronous_commit', 'off', true)
+FROM unnest(%s::bigint[]) AS k(id) ORDER BY id
+"""
+
 # The ids whose lock was free.
 TRY_LOCK = "SELECT id FROM unnest(%s::bigint[]) AS k(id) WHERE pg_try_advisory_xact_lock(id)"
 

@@ -37,10 +37,11 @@ MOST_NEWS = 500
 _BEGIN, _COMMIT, _NOT_DURABLE = (
     Call(Statement(text)) for text in (statements.BEGIN, statements.COMMIT, statements.NOT_DURABLE)
 )
-_LOCK, _TRY_LOCK, _HEADS, _NEWS, _ATTEMPTS, _INSERT, _INSERT_AS_ASSUMED = (
+_LOCK, _LOCK_NOT_DURABLE, _TRY_LOCK, _HEADS, _NEWS, _ATTEMPTS, _INSERT, _INSERT_AS_ASSUMED = (
     Statement(text)
     for text in (
         statements.LOCK,
+        statements.LOCK_NOT_DURABLE,
         statements.TRY_LOCK,
         statements.HEADS,
         statements.NEWS,
@@ -296,17 +297,16 @@ class AssumedTransaction(_Gathering):
             {"execution_id": i, "seq": standing.seq, "key": standing.key}
             for i, standing in self._assumed.items()
         ]
+        # What is sent together is one transaction without being told so, and undone by itself.
         calls = [
-            _BEGIN,
-            *([] if self._durable else [_NOT_DURABLE]),
-            Call(_LOCK, (array(self._assumed),)),
+            Call(_LOCK if self._durable else _LOCK_NOT_DURABLE, (array(sorted(self._assumed)),)),
             Call(_INSERT_AS_ASSUMED, (text, len(self._assumed), orjson.dumps(standings).decode())),
             *projected,
-            _COMMIT,
         ]
         with self._database.own() as connection, self._losing():
             rows = connection.together(calls, meanwhile=self._meanwhile)
-        if not rows[-2 - len(projected)]:
+        _, written, *_ = rows
+        if not written:
             raise NotAsAssumedError("it is longer, or shorter")
 
 

@@ -150,3 +150,26 @@ def test_a_failure_in_between_ends_the_connection(connection: Pipelined) -> None
     with pytest.raises(ZeroDivisionError):
         connection.together([Call(ADD, (1,))], meanwhile=lambda: 1 // 0)
     assert connection.closed
+
+
+def test_without_a_transaction_it_is_one(connection: Pipelined) -> None:
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        connection.together([Call(ADD, (1,)), Call(ADD, (2,)), Call(ADD, (1,))])
+    assert connection.together([KEPT, Call(ADD, (3,))]) == [[], []]
+    assert connection.together([KEPT]) == [[(3,)]]
+
+
+def test_a_commit_that_fails_without_being_asked_for_is_an_error(connection: Pipelined) -> None:
+    connection.execute("CREATE TABLE part (n int REFERENCES kept DEFERRABLE INITIALLY DEFERRED)")
+    part = Statement("INSERT INTO part VALUES (%s)")
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        connection.together([Call(ADD, (1,)), Call(part, (2,))])
+    assert connection.together([KEPT, Call(ADD, (2,)), Call(part, (2,))]) == [[], [], []]
+
+
+def test_what_is_set_for_a_transaction_ends_with_it(connection: Pipelined) -> None:
+    here = Call(Statement("SELECT set_config('synchronous_commit', 'off', true)"))
+    shown = Call(Statement("SHOW synchronous_commit"))
+    connection.execute("SET synchronous_commit = on")
+    assert connection.together([here, shown]) == [[("off",)], [("off",)]]
+    assert connection.together([shown]) == [[("on",)]]
