@@ -220,6 +220,22 @@ def test_another_program_of_the_step_has_its_own(loop: Context) -> None:
     assert run(loop, PID) == first
 
 
+def test_each_is_told_its_own_job(loop: Context) -> None:
+    code = "import os\nreturn [os.getpid(), m.__name__, execution_id, idempotency_key, i, context['v']]"
+    first = replace(loop, variables={"v": 1})
+    second = replace(loop, execution_id=8, iteration=3, variables={"v": 2})
+    told = [
+        run(context, code, input={"i": i}, libs={"m": module})
+        for i, context, module in [(1, first, "json"), (2, second, "json"), (3, first, "math")]
+    ]
+    assert [each[1:] for each in told] == [
+        ["json", str(loop.execution_id), first.idempotency_key, 1, 1],
+        ["json", "8", second.idempotency_key, 2, 2],
+        ["math", str(loop.execution_id), first.idempotency_key, 3, 1],
+    ]
+    assert told[0][0] == told[1][0] != told[2][0]
+
+
 def test_who_was_told_a_secret_shares_with_nobody(context: Context, warm: Warm) -> None:
     told = False
     place = replace(context, lodge=warm.lodge("7/a", lambda: told))

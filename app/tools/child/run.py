@@ -30,6 +30,8 @@ PATIENCE = 10.0
 CHUNK = 1 << 16
 #: Bytes of an error with its traceback, quoted as JSON.
 MOST_OF_ERROR = 8 * (MAX_MESSAGE + MAX_TRACEBACK)
+#: What a child is told of a job that comes after another: the rest is the same, and makes its breed.
+ANEW = ("execution_id", "idempotency_key", "input", "variables")
 READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
 
 
@@ -64,16 +66,16 @@ def run(job: Mapping[str, Any], context: Context, *, timeout: float, where: Wher
     is in it become the child's own. Of a job that asks for nothing but to run (``more``) the child
     is left in the context's ``lodge``, where it is fit for another, and one that is there is taken."""
     preloaded = preloaded_for(job.get("code", ""))
-    payload = _encode(job)
     lodge = context.lodge if job["more"] else None
-    # Another program of the same step is another breed.
-    breed = (preloaded, where, job.get("code"))
+    breed = (where, {name: item for name, item in job.items() if name not in ANEW})
     ended = None
     while ended is None:
-        spare = (lodge and lodge.take(breed)) or _spare(preloaded, where)
+        waiting = lodge.take(breed) if lodge is not None else None
+        spare = waiting or _spare(preloaded, where)
         if job["folder"] is not None and spare.uid is not None:
             _give(job["folder"], spare.uid)
-        child = _Child(spare, context, payload, more=lodge is not None)
+        told = {name: job[name] for name in ANEW} if waiting else job
+        child = _Child(spare, context, told, more=lodge is not None)
         try:
             # The program's time begins when there is a process for it.
             ended = child.run(time.monotonic() + timeout)
@@ -148,14 +150,17 @@ def exit_error(ended: Ended, what: str, *, data: Any = None) -> ToolError:
 
 
 class _Child:
-    def __init__(self, spare: Spare, context: Context, payload: bytes, *, more: bool) -> None:
+    def __init__(
+        self, spare: Spare, context: Context, job: Mapping[str, Any], *, more: bool
+    ) -> None:
         self.pid = spare.pid
         self.more = more
         self.may_go_on = False
         self.zygote = spare.zygote
         self.job, self.out, self.err, self.status = spare.descriptors
         self.context = context
-        self.outbox = memoryview(frames.HEADER.pack(frames.JOB, len(payload)) + payload)
+        self.told = job
+        self.outbox = memoryview(b"")
         self.answer = bytearray()
         #: Where it ends, as its header says.
         self.end: int | None = None
@@ -181,6 +186,8 @@ class _Child:
         try:
             for fd in self.feeds:
                 self.poll.register(fd, select.POLLIN)
+            payload = _encode(self.told)
+            self.outbox = memoryview(frames.HEADER.pack(frames.JOB, len(payload)) + payload)
             self._send()
             while not (self.lost or self.wait_status is not None or self._is_answered()):
                 self._stop_if_due(deadline)

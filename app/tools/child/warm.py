@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ RUNS = 1_000
 class _Guest:
     """A child that waits, since ``since`` (monotonic), after so many runs."""
 
-    key: Hashable
+    key: Any
     spare: Spare
     runs: int
     since: float
@@ -51,7 +51,7 @@ class Warm:
         """
         return Lodge(self, step, knows) if self._most else None
 
-    def take(self, key: Hashable) -> Spare | None:
+    def take(self, key: Any) -> Spare | None:
         """A child that waits under *key*, the last that came; None where there is none.
 
         It may have ended meanwhile: then it takes no job.
@@ -64,7 +64,7 @@ class Warm:
             self._runs[found.spare.pid] = found.runs
             return found.spare
 
-    def keep(self, key: Hashable, spare: Spare) -> None:
+    def keep(self, key: Any, spare: Spare) -> None:
         """Have *spare* wait under *key*."""
         with self._lock:
             runs = self._runs.pop(spare.pid, 0) + 1

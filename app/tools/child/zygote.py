@@ -240,7 +240,8 @@ def _become_child(parent: int, fds: Sequence[int], folder: str, cell: Cell) -> N
     try:
         while True:
             errands.run(job, jailed=cell.jailed)
-            job = _job()
+            # Of another only what is new is told.
+            job |= _job()
     except EOFError:
         os._exit(0)  # there is no other job
     finally:
