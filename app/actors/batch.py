@@ -55,12 +55,16 @@ class Batcher(Generic[T, R]):
 
     def many(self, items: Sequence[T]) -> list[R]:
         """The answers for *items*, in order; raises as soon as one of their batches failed."""
-        slots: list[_Slot[T, R]] = [_Slot(item) for item in items]
-        if not slots:
+        if not items:
             return []
         with self._lock:
-            self._gathered += slots
             waits, self._busy = self._busy, True
+            # Nobody is here, and nobody is expected back.
+            is_alone = not waits and self._last <= 1 and len(items) <= self._most
+            slots: list[_Slot[T, R]] = [] if is_alone else [_Slot(item) for item in items]
+            self._gathered += slots
+        if is_alone:
+            return self._send_alone(items)
         if not waits:
             self._send_gathered()
         for slot in slots:
@@ -72,6 +76,14 @@ class Batcher(Generic[T, R]):
             if slot.error is not None:
                 raise slot.error
         return [slot.answer for slot in slots]
+
+    def _send_alone(self, items: Sequence[T]) -> list[R]:
+        """The answers for *items*, for which nobody waits but the caller."""
+        self._last = len(items)
+        try:
+            return [answer for _, answer in zip(items, self._send(items), strict=True)]
+        finally:
+            self._wake(())
 
     def _send_gathered(self) -> None:
         """Send a batch, wake its callers, and hand over to the first who came meanwhile."""
