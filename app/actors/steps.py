@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from hashlib import blake2b
@@ -193,30 +192,35 @@ class Runner:
             self._claimed += 1
             self._claimed_at = time.monotonic()
         if not answer.granted:
-            with _told_of(attempt.pointer):
-                log.info("claim.refused", reason=answer.reason)
+            log.info("claim.refused", **_about(attempt.pointer), reason=answer.reason)
         return answer.granted
 
     def work(self, granted: Granted) -> Report | None:
         """Run what was granted; the report, or None where nobody wants it any more."""
-        attempt, answer, raw = granted.attempt, granted.answer, granted.raw
-        with _told_of(attempt.pointer):
-            if raw is None:
-                # Granted, but the control plane cannot say what to run: the step must end all the same.
-                error = {"kind": "internal", "message": answer.reason or "no step"}
-                return self._report(attempt, Outcome(error={**error, "retryable": False}), 0.0)
-            failpoints.before("worker.run")
-            started = time.perf_counter()
-            try:
-                outcome = self._execute(attempt, raw, answer)
-            except Exception as exc:  # a bug of ours or of a tool must end the step, not hang it
-                log.exception("step.crashed")
-                message = f"{type(exc).__name__}: {exc}"
-                outcome = Outcome(
-                    error={"kind": "internal", "message": message, "retryable": False}
-                )
-            failpoints.after("worker.run")
-            return self._report(attempt, outcome, (time.perf_counter() - started) * 1000)
+        # What is logged meanwhile names the attempt.
+        tokens = bind_contextvars(**_about(granted.attempt.pointer))
+        try:
+            return self._worked(granted.attempt, granted.answer, granted.raw)
+        finally:
+            reset_contextvars(**tokens)
+
+    def _worked(
+        self, attempt: Attempt, answer: ClaimAnswer, raw: dict[str, Any] | None
+    ) -> Report | None:
+        if raw is None:
+            # Granted, but the control plane cannot say what to run: the step must end all the same.
+            error = {"kind": "internal", "message": answer.reason or "no step"}
+            return self._report(attempt, Outcome(error={**error, "retryable": False}), 0.0)
+        failpoints.before("worker.run")
+        started = time.perf_counter()
+        try:
+            outcome = self._execute(attempt, raw, answer)
+        except Exception as exc:  # a bug of ours or of a tool must end the step, not hang it
+            log.exception("step.crashed")
+            message = f"{type(exc).__name__}: {exc}"
+            outcome = Outcome(error={"kind": "internal", "message": message, "retryable": False})
+        failpoints.after("worker.run")
+        return self._report(attempt, outcome, (time.perf_counter() - started) * 1000)
 
     def given_back(self, attempt: Attempt) -> Report:
         """The report of an attempt that was claimed and that others shall run."""
@@ -351,15 +355,9 @@ def _pointer(wire: PointerWire) -> Pointer:
     return Pointer(wire.execution_id, wire.step, wire.visit, wire.iteration, wire.attempt)
 
 
-@contextmanager
-def _told_of(pointer: Pointer) -> Iterator[None]:
-    """What is logged inside names the attempt."""
-    # ``bound_contextvars`` would look through all there are, twice.
-    tokens = bind_contextvars(execution_id=pointer.execution_id, step=str(pointer.key))
-    try:
-        yield
-    finally:
-        reset_contextvars(**tokens)
+def _about(pointer: Pointer) -> dict[str, Any]:
+    """What log lines say of an attempt."""
+    return {"execution_id": pointer.execution_id, "step": str(pointer.key)}
 
 
 class _StepCache:
