@@ -30,6 +30,7 @@ REFUSALS = 5
 #: Errors that say nothing against the item itself.
 AWAY = (UnavailableError, UnauthorizedError, ForbiddenError)
 _LONGEST_PAUSE = 10.0
+_NEVER_LARGE = (type(None), int, float)
 #: The failpoints around what settles items of a kind.
 _POINTS = ((Claim, "worker.claim"), (Report, "worker.report"))
 
@@ -130,6 +131,8 @@ def _following(report: ReportAnswer, answer: ExchangeAnswer) -> dict[str, Any] |
 def _is_large(item: Claim | Report) -> bool:
     if not isinstance(item, Report):
         return False
-    # Not what is missing: a null has ``dumps`` look through all for numbers that are not finite.
-    parts = [part for part in (item.result, item.ctx, item.error) if part is not None]
-    return size_of(parts) > ALONE
+    # A null has ``dumps`` look through all for numbers that are not finite, and no number is large.
+    parts = [
+        part for part in (item.result, item.ctx, item.error) if not isinstance(part, _NEVER_LARGE)
+    ]
+    return bool(parts) and size_of(parts) > ALONE
