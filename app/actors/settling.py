@@ -31,8 +31,6 @@ REFUSALS = 5
 AWAY = (UnavailableError, UnauthorizedError, ForbiddenError)
 _LONGEST_PAUSE = 10.0
 _NEVER_LARGE = (type(None), int, float)
-#: The failpoints around what settles items of a kind.
-_POINTS = ((Claim, "worker.claim"), (Report, "worker.report"))
 
 
 class Settler:
@@ -102,12 +100,15 @@ class Settler:
     def _failing(send: Send, items: Sequence[Claim | Report]) -> list[Answer]:
         """The answers that *send* gives, between the failpoints of what it settles."""
         kinds = set(map(type, items))
-        points = [name for kind, name in _POINTS if kind in kinds]
-        for name in points:
-            failpoints.before(name)
+        if Claim in kinds:
+            failpoints.before("worker.claim")
+        if Report in kinds:
+            failpoints.before("worker.report")
         answers = send(items)
-        for name in points:
-            failpoints.after(name)
+        if Claim in kinds:
+            failpoints.after("worker.claim")
+        if Report in kinds:
+            failpoints.after("worker.report")
         return answers
 
     def _send(self, items: Sequence[Claim | Report]) -> list[Answer]:
