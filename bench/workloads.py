@@ -101,6 +101,7 @@ class Chain(Workload):
     name: ClassVar[str] = "W2"
     title: ClassVar[str] = "chain of {steps}"
     unit: ClassVar[str] = "ms/step"
+    asks_over_http: ClassVar[bool] = True
     goal: ClassVar[float] = 5.0
 
 
