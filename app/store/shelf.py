@@ -29,6 +29,7 @@ from app.engine.events import (
 from app.engine.ports import AttemptState, Clock, Draft, ExecutionSummary
 from app.store.keys import duplicate, keys_of, not_locked, start_key_of
 from app.store.rows import END_OF, FENCES, RUNNING, STATUS, Row, message_of, row_of, stored_event
+from app.store.unread import Unread
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,28 +275,14 @@ class MemoryTransaction:
         return own.summary or self._shelf.book(execution_id).summary
 
 
-class Assuming(MemoryTransaction):
+class Assuming(Unread, MemoryTransaction):
     """A transaction that goes by where executions are ``assumed`` to stand, and reads nothing."""
 
     assumed: Mapping[int, Standing]
 
-    def read(self, execution_id: int, *, after: int = 0) -> list[Entry]:
-        raise NotAsAssumedError(f"events of execution {execution_id} after {after} are to be read")
-
-    def attempts(
-        self, keys: Iterable[tuple[int, StepKey]]
-    ) -> dict[tuple[int, StepKey], AttemptState]:
-        raise NotAsAssumedError(f"the attempts of {list(keys)} are to be read")
-
-    def under(self, execution_id: int, idempotency_key: str) -> Entry | None:
-        raise NotAsAssumedError(f"what {execution_id} has under {idempotency_key} is to be read")
-
     def append(self, execution_id: int, drafts: Sequence[Draft]) -> list[Entry]:
         self._compare()
         return super().append(execution_id, drafts)
-
-    def store_value(self, execution_id: int, name: str, value: Any, *, source_step: str) -> None:  # noqa: ARG002 (see ``LogTransaction``)
-        raise NotAsAssumedError(f"a value of execution {execution_id} is to be stored")
 
     def finish(self) -> None:
         if self._lost is not None:

@@ -30,6 +30,7 @@ from app.store.pipelined import Call, Pipelined, Statement
 from app.store.reading import array, attempt_state, encoded_keys, entries_of, read_rows
 from app.store.rows import END_OF, RUNNING, STATUS, Row, row_of, stored_event
 from app.store.tables import KEYS
+from app.store.unread import Unread
 
 #: Events of each of several executions that come along with their locks; who wants more reads them.
 MOST_NEWS = 500
@@ -256,7 +257,7 @@ class PostgresTransaction(_Gathering):
         return [Call(_INSERT, (rows,)), *projected]
 
 
-class AssumedTransaction(_Gathering):
+class AssumedTransaction(Unread, _Gathering):
     """A transaction that goes by what is *assumed* and asks Postgres once, at its end.
 
     There its locks are taken, and what was appended is written if all executions stand as assumed. In
@@ -270,20 +271,6 @@ class AssumedTransaction(_Gathering):
         self._database = database
         self._assumed = assumed
         self._durable = durable
-
-    def read(self, execution_id: int, *, after: int = 0) -> list[Entry]:
-        raise NotAsAssumedError(f"events of execution {execution_id} after {after} are to be read")
-
-    def attempts(
-        self, keys: Iterable[tuple[int, StepKey]]
-    ) -> dict[tuple[int, StepKey], AttemptState]:
-        raise NotAsAssumedError(f"the attempts of {list(keys)} are to be read")
-
-    def under(self, execution_id: int, idempotency_key: str) -> Entry | None:
-        raise NotAsAssumedError(f"what {execution_id} has under {idempotency_key} is to be read")
-
-    def store_value(self, execution_id: int, name: str, value: Any, *, source_step: str) -> None:  # noqa: ARG002 (see ``LogTransaction``)
-        raise NotAsAssumedError(f"a value of execution {execution_id} is to be stored")
 
     def finish(self) -> None:
         """Write and commit. Raises ``NotAsAssumedError``, also where nothing is to be written: then
