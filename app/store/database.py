@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import select
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,13 +16,13 @@ from psycopg import pq
 from psycopg.adapt import AdaptersMap
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.json import set_json_loads
-from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy import Connection, Engine, create_engine
 
 from app.engine import encoding
 from app.errors import UnavailableError
 from app.store.failures import translated
 from app.store.pipelined import Pipelined
+from app.store.pool import Pool
 
 # What goes wrong inside a pipeline is raised, and told by us; psycopg would say it a second time.
 logging.getLogger("psycopg").setLevel(logging.ERROR)
@@ -100,7 +98,7 @@ class Database:
         self._engine = create_engine(
             "postgresql+psycopg://",
             creator=self._open,
-            poolclass=QueuePool,
+            poolclass=Pool,
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=POOL_TIMEOUT,
@@ -113,7 +111,6 @@ class Database:
         self._transactions: Engine = self._engine.execution_options(
             isolation_level="READ COMMITTED"
         )
-        event.listen(self._engine, "checkout", _refuse_dead)
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
@@ -156,16 +153,10 @@ class Database:
 
     @contextmanager
     def _borrowed(self) -> Iterator[Pipelined]:
-        with self._translated():
-            borrowed = self._engine.raw_connection()
-            connection: Pipelined = borrowed.driver_connection  # type: ignore[assignment]  # typed as Any-or-None; a connection just borrowed is there
-            try:
-                yield connection
-            finally:
-                if connection.closed:
-                    borrowed.invalidate()
-                # Returning resets it: the pool rolls back what is still open.
-                borrowed.close()
+        pool = self._engine.pool
+        assert isinstance(pool, Pool)
+        with self._translated(), pool.lent() as connection:
+            yield connection
 
     def ping(self) -> None:
         """Return if Postgres answers."""
@@ -205,27 +196,3 @@ class Database:
 
 def _json_text(value: Any) -> str:
     return encoding.dumps(value).decode()
-
-
-def _refuse_dead(connection: Any, _record: Any, _borrowed: Any) -> None:
-    """Have the pool replace a connection that the server closed while nobody used it.
-
-    An idle connection has nothing to say: bytes (or the end) waiting on its socket are a farewell.
-    Asking the socket costs a microsecond, asking the server ("pre-ping") a round trip.
-    """
-    if connection.closed or _readable(connection.fileno()):
-        raise DisconnectionError("the server closed this connection")
-
-
-if sys.platform == "win32":
-
-    def _readable(descriptor: int) -> bool:
-        return bool(select.select([descriptor], [], [], 0)[0])
-
-else:
-
-    def _readable(descriptor: int) -> bool:
-        # select() cannot look at descriptors above 1023.
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        return bool(poll.poll(0))

@@ -81,8 +81,10 @@ def row_of(seq: int, draft: Draft) -> Row:
     worker = getattr(event, "worker", None)
     duration = getattr(event, "duration_ms", None)
     error = message_of(event)
-    # A column takes what JSON takes: neither the character NUL nor half a surrogate pair.
-    encoding.dumps((step, worker, error, draft.idempotency_key))
+    for text in (step, worker, error, draft.idempotency_key):
+        # A column takes what JSON takes: neither the character NUL nor half a surrogate pair.
+        if text and ("\0" in text or not text.isascii()):
+            encoding.dumps(text)
     return Row(
         seq=seq,
         type=event.type,

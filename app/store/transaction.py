@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import orjson
 import psycopg
@@ -38,17 +38,25 @@ MOST_NEWS = 500
 _BEGIN, _COMMIT, _NOT_DURABLE = (
     Call(Statement(text)) for text in (statements.BEGIN, statements.COMMIT, statements.NOT_DURABLE)
 )
-_LOCK, _LOCK_NOT_DURABLE, _TRY_LOCK, _HEADS, _NEWS, _ATTEMPTS, _INSERT, _INSERT_AS_ASSUMED = (
+_LOCK, _TRY_LOCK, _HEADS, _NEWS, _ATTEMPTS, _INSERT = (
     Statement(text)
     for text in (
         statements.LOCK,
-        statements.LOCK_NOT_DURABLE,
         statements.TRY_LOCK,
         statements.HEADS,
         statements.NEWS,
         statements.ATTEMPTS,
         statements.INSERT,
+    )
+)
+_LOCK_NOT_DURABLE, _LOCK_ONE, _LOCK_ONE_NOT_DURABLE, _INSERT_AS_ASSUMED, _INSERT_ONE_AS_ASSUMED = (
+    Statement(text)
+    for text in (
+        statements.LOCK_NOT_DURABLE,
+        statements.LOCK_ONE,
+        statements.LOCK_ONE_NOT_DURABLE,
         statements.INSERT_AS_ASSUMED,
+        statements.INSERT_ONE_AS_ASSUMED,
     )
 )
 _NEWS_OF_ONE = Statement(f"{statements.READ} AND e.seq > %(after)s ORDER BY e.seq")
@@ -63,8 +71,7 @@ _PROJECTED = {
 _FIRST_COLUMN = re.compile(r"=\((\d+)[,)]")
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """Where an execution stands. Read under its lock, so nobody else can change it."""
 
     seq: int
@@ -75,16 +82,16 @@ class Head:
 
     def after(self, drafts: Sequence[Draft]) -> Head:
         """Where it stands when *drafts* are appended."""
-        head = replace(self, seq=self.seq + len(drafts))
+        head = self._replace(seq=self.seq + len(drafts))
         for draft in drafts:
             event = draft.event
             if isinstance(event, ExecutionStarted):
                 parent = event.parent_execution_id
                 head = Head(head.seq, RUNNING, event.catalog_id, parent)
             elif event.type in EXECUTION_ENDS and head.status is not None:
-                head = replace(head, status=STATUS[event.type])
+                head = head._replace(status=STATUS[event.type])
             elif isinstance(event, ExecutionPaused | ExecutionResumed):
-                head = replace(head, paused=isinstance(event, ExecutionPaused))
+                head = head._replace(paused=isinstance(event, ExecutionPaused))
         return head
 
 
@@ -279,22 +286,32 @@ class AssumedTransaction(Unread, _Gathering):
         self._refuse_if_lost()
         if not self._gathered:
             raise NotAsAssumedError("nothing follows from it")
-        text, projected = self._rows()
-        standings = [
-            {"execution_id": i, "seq": standing.seq, "key": standing.key}
-            for i, standing in self._assumed.items()
-        ]
+        rows, projected = self._rows()
         # What is sent together is one transaction without being told so, and undone by itself.
-        calls = [
-            Call(_LOCK if self._durable else _LOCK_NOT_DURABLE, (array(sorted(self._assumed)),)),
-            Call(_INSERT_AS_ASSUMED, (text, len(self._assumed), orjson.dumps(standings).decode())),
-            *projected,
-        ]
+        calls = [*_as_assumed(rows, self._assumed, durable=self._durable), *projected]
         with self._database.own() as connection, self._losing():
-            rows = connection.together(calls, meanwhile=self._meanwhile)
-        _, written, *_ = rows
+            _, written, *_ = connection.together(calls, meanwhile=self._meanwhile)
         if not written:
             raise NotAsAssumedError("it is longer, or shorter")
+
+
+def _as_assumed(rows: str, assumed: Mapping[int, Standing], *, durable: bool) -> list[Call]:
+    """What takes the locks, and what inserts *rows* if all stand as *assumed*."""
+    if len(assumed) == 1:
+        ((execution_id, standing),) = assumed.items()
+        place = (execution_id,)
+        return [
+            Call(_LOCK_ONE if durable else _LOCK_ONE_NOT_DURABLE, place),
+            Call(_INSERT_ONE_AS_ASSUMED, (rows, standing.seq, standing.key or "", *place)),
+        ]
+    standings = [
+        {"execution_id": i, "seq": standing.seq, "key": standing.key}
+        for i, standing in assumed.items()
+    ]
+    return [
+        Call(_LOCK if durable else _LOCK_NOT_DURABLE, (array(sorted(assumed)),)),
+        Call(_INSERT_AS_ASSUMED, (rows, len(assumed), orjson.dumps(standings).decode())),
+    ]
 
 
 def _assumed_head(standing: Standing) -> Head:

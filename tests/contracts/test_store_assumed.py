@@ -45,7 +45,7 @@ def test_what_is_as_assumed_is_written_without_a_look(log: EventLog) -> None:
     ]
 
 
-@pytest.mark.parametrize(
+OTHERWISE = pytest.mark.parametrize(
     "standing",
     [
         pytest.param(Standing(2, 7), id="it is longer"),
@@ -54,6 +54,9 @@ def test_what_is_as_assumed_is_written_without_a_look(log: EventLog) -> None:
         pytest.param(Standing(3, 7, key="claim:another"), id="its newest event is another"),
     ],
 )
+
+
+@OTHERWISE
 def test_nothing_is_written_where_one_stands_otherwise(log: EventLog, standing: Standing) -> None:
     for execution_id in (1, 2):
         append(log, execution_id, STARTED, SCHEDULED)
@@ -69,6 +72,37 @@ def test_nothing_is_written_where_one_stands_otherwise(log: EventLog, standing: 
     assert [log.count(execution_id) for execution_id in (1, 2)] == [3, 3]
     assert [row.status for i in (1, 2) if (row := log.summary(i))] == ["RUNNING", "RUNNING"]
     append(log, 1, StepDone("a", 1, -1, 1))  # and whatever comes next finds nothing in its way
+
+
+@OTHERWISE
+def test_nothing_is_written_where_the_only_one_stands_otherwise(
+    log: EventLog, standing: Standing
+) -> None:
+    append(log, 1, STARTED, SCHEDULED)
+    with log.transaction([1]) as tx:
+        tx.append(1, [Draft(CLAIMED, "claim:w")])
+    _refused(log, 1, standing)
+    assert log.count(1) == 3
+
+
+@pytest.mark.parametrize("key", [None, "claim:w"])
+def test_nothing_is_written_where_there_is_no_log(log: EventLog, key: str | None) -> None:
+    _refused(log, 1, Standing(3, 7, key=key))
+    assert log.count(1) == 0
+
+
+def test_the_only_one_begins_as_assumed(log: EventLog) -> None:
+    with log.transaction([1], ahead=Ahead(assumed={1: Standing()})) as tx:
+        tx.append(1, [Draft(STARTED)])
+    assert log.count(1) == 1
+
+
+def _refused(log: EventLog, execution_id: int, standing: Standing) -> None:
+    with (
+        pytest.raises(NotAsAssumedError),
+        log.transaction([execution_id], ahead=Ahead(assumed={execution_id: standing})) as tx,
+    ):
+        tx.append(execution_id, [Draft(StepDone("a", 1, -1, 1))])
 
 
 def test_an_end_that_was_assumed_too_early_leaves_the_summary_alone(log: EventLog) -> None:
