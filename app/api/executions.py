@@ -14,7 +14,8 @@ from app.api.bodies import Body, answer, identity, parse, takes
 from app.api.dependencies import ControlDep, ExecutionId
 from app.api.events import EventQueryDep, page_of
 from app.api.results import outline_row
-from app.api.waiting import AT_ITS_END
+from app.api.threads import in_thread
+from app.api.waiting import AtItsEnd
 from app.engine.ports import ExecutionFilter, ExecutionSummary
 from app.errors import BadRequestError, ConflictError
 from app.services.control import Control
@@ -39,6 +40,12 @@ MAX_OFFSET = 10_000
 #: Variables above this size are only mentioned in a status, unless all of them are asked for.
 COMPACT_BYTES = 4_096
 ROWS = TypeAdapter(list[ExecutionRow])
+#: By the type of the event that brought it there.
+STATUS = {
+    "execution.completed": "COMPLETED",
+    "execution.failed": "FAILED",
+    "execution.cancelled": "CANCELLED",
+}
 ENDS = {
     "COMPLETED": "playbook.completed",
     "FAILED": "playbook.failed",
@@ -109,9 +116,13 @@ def execution(execution_id: ExecutionId, query: EventQueryDep, control: ControlD
     )
 
 
-@router.get("/{execution_id}/status", response_model=ExecutionStatus, dependencies=AT_ITS_END)
+@router.get("/{execution_id}/status", response_model=ExecutionStatus)
 def status(
-    execution_id: ExecutionId, control: ControlDep, full: bool = False, variables: bool = True
+    execution_id: ExecutionId,
+    control: ControlDep,
+    _end: AtItsEnd,
+    full: bool = False,
+    variables: bool = True,
 ) -> Response:
     """Where it stands, step by step; ``variables=false`` leaves the values out.
 
@@ -199,14 +210,14 @@ def cancel(execution_id: ExecutionId, body: Body, control: ControlDep) -> Respon
     )
 
 
-@router.get(
-    "/{execution_id}/cancellation-check",
-    response_model=CancellationCheck,
-    dependencies=AT_ITS_END,
-)
-def cancellation_check(execution_id: ExecutionId, control: ControlDep) -> Response:
+@router.get("/{execution_id}/cancellation-check", response_model=CancellationCheck)
+async def cancellation_check(
+    execution_id: ExecutionId, control: ControlDep, end: AtItsEnd
+) -> Response:
     """Whether it has ended, and how; cheap. ``wait`` as for its status."""
-    now = control.executions.get(execution_id).status
+    now = STATUS.get(end or "")
+    if now is None:
+        now = (await in_thread(control.executions.get, execution_id)).status
     return answer(
         CancellationCheck(
             execution_id=str(execution_id),

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import Depends, Query, Request
-from fastapi.concurrency import run_in_threadpool
 
 from app.api.admission import aside
 from app.api.dependencies import ControlDep, ExecutionId
+from app.api.threads import in_thread
 from app.services.executions import duration_seconds
 
 #: Seconds between two looks: a part of the execution's age, within bounds.
@@ -24,26 +23,39 @@ async def _wait_for_end(
     execution_id: ExecutionId,
     control: ControlDep,
     wait: Annotated[float, Query(ge=0, le=30)] = 0,
-) -> None:
+) -> str | None:
     """Return once the execution has ended, the time is over, or nobody waits for the answer.
 
-    Ends that this process writes are known at once, others by looking. A server that is told to stop
-    waits no longer. Raises ``NotFoundError``.
+    Ends that this process writes are known at once, and returned: the type of the event. Others are
+    known by looking. A server that is told to stop waits no longer. Raises ``NotFoundError``.
     """
     if not wait:
-        return
-    deadline, loop, told = time.monotonic() + wait, asyncio.get_running_loop(), asyncio.Event()
-    with control.ends.watching(execution_id, lambda: loop.call_soon_threadsafe(told.set)):
-        while not told.is_set():
-            summary = await run_in_threadpool(control.executions.get, execution_id)
+        return None
+    deadline, loop = time.monotonic() + wait, asyncio.get_running_loop()
+    told: asyncio.Future[str | None] = loop.create_future()
+    with control.ends.watching(execution_id, lambda end: _from_thread(loop, told, end)):
+        known = control.advance.known(execution_id)
+        # Of one that runs as far as this process knows, a look would most likely say the same.
+        look = 0.0 if known is None or not known.is_running else min(SHORTEST_LOOK, wait)
+        while True:
+            with aside(request.scope):
+                await asyncio.wait([told], timeout=look)
+            if told.done():
+                return told.result()
+            summary = await in_thread(control.executions.get, execution_id)
             left = deadline - time.monotonic()
             if summary.status != "RUNNING" or left <= 0 or await request.is_disconnected():
-                return
+                return None
             age = duration_seconds(summary, datetime.now(UTC))
             look = min(max(SHORTEST_LOOK, PART * age), LONGEST_LOOK, left)
-            with aside(request.scope), contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(told.wait(), look)
 
 
-#: For routes that answer what is so then; ``?wait=`` says for how many seconds.
-AT_ITS_END = [Depends(_wait_for_end)]
+def _from_thread(
+    loop: asyncio.AbstractEventLoop, told: asyncio.Future[str | None], end: str | None
+) -> None:
+    loop.call_soon_threadsafe(lambda: None if told.done() else told.set_result(end))
+
+
+#: For routes that answer what is so then; ``?wait=`` says for how many seconds. What they get is the
+#: type of the event that ended the execution, if that is known.
+AtItsEnd = Annotated[str | None, Depends(_wait_for_end)]

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from app.engine.entry import Entry
 from app.engine.events import EXECUTION_ENDS
 
-Tell = Callable[[], object]
+#: Called with the type of the event that ended it; None: no end will be told any more.
+Tell = Callable[[str | None], object]
 
 
 class Ends:
@@ -33,7 +34,7 @@ class Ends:
             self._watching.setdefault(execution_id, []).append(tell)
             closed = self.is_closed
         if closed:
-            tell()
+            tell(None)
         try:
             yield
         finally:
@@ -48,7 +49,7 @@ class Ends:
             self.is_closed = True
             told = [tell for tells in self._watching.values() for tell in tells]
         for tell in told:
-            tell()
+            tell(None)
 
     def __contains__(self, execution_id: int) -> bool:
         """Whether anybody watches it."""
@@ -63,4 +64,4 @@ class Ends:
                 with self._lock:
                     told = list(self._watching.get(entry.execution_id, ()))
                 for tell in told:
-                    tell()
+                    tell(entry.event.type)

@@ -11,50 +11,66 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from starlette.types import Scope
 
-from app.api import waiting
+from app.api import admission, waiting
 from app.client import Client
 from app.engine.entry import Entry
 from app.engine.events import ExecutionCancelled, ExecutionCompleted
-from app.engine.ports import Draft, ExecutionSummary
+from app.engine.ports import Draft
 from app.services.ends import Ends
 from tests.api.plane import CHAIN, Plane, build, served
-
-NEVER = 600.0
 
 
 @contextmanager
 def asked(plane: Plane, url: str) -> Iterator[Future[Any]]:
-    """The answer to a request that has looked in vain by now, and waits."""
-    look, looked = plane.control.executions.get, threading.Event()
+    """The answer to a request that waits by now."""
+    waits = threading.Event()
 
-    def get(execution_id: int) -> ExecutionSummary:
-        found = look(execution_id)
-        looked.set()
-        return found
+    @contextmanager
+    def aside(scope: Scope) -> Iterator[None]:
+        with admission.aside(scope):
+            waits.set()
+            yield
 
     with (
         pytest.MonkeyPatch.context() as patch,
         plane.client() as http,
         ThreadPoolExecutor(1) as pool,
     ):
-        patch.setattr(plane.control.executions, "get", get)
+        patch.setattr(waiting, "aside", aside)
         future = pool.submit(lambda: http.get(url).json())
-        assert looked.wait(20)
+        assert waits.wait(20)
         yield future
 
 
 @pytest.mark.parametrize("route", ["status", "cancellation-check"])
+@pytest.mark.parametrize("is_known", [True, False])
 def test_an_end_that_this_process_writes_is_answered_at_once(
-    plane: Plane, monkeypatch: pytest.MonkeyPatch, route: str
+    plane: Plane, monkeypatch: pytest.MonkeyPatch, route: str, is_known: bool
 ) -> None:
-    monkeypatch.setattr(waiting, "SHORTEST_LOOK", NEVER)
-    monkeypatch.setattr(waiting, "LONGEST_LOOK", NEVER)
+    monkeypatch.setattr(waiting, "SHORTEST_LOOK", 30.0)
+    monkeypatch.setattr(waiting, "LONGEST_LOOK", 30.0)
     execution_id = plane.started()
+    if not is_known:
+        plane.control.advance.forget(execution_id)
     with asked(plane, f"/api/executions/{execution_id}/{route}?wait=30") as answer:
         plane.control.executions.cancel(execution_id)
         assert answer.result(timeout=20)["status"] == "CANCELLED"
     assert execution_id not in plane.control.ends
+
+
+@pytest.mark.parametrize("route", ["status", "cancellation-check"])
+def test_what_has_ended_is_not_waited_for(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch, route: str
+) -> None:
+    monkeypatch.setattr(waiting, "SHORTEST_LOOK", 30.0)
+    execution_id = plane.started()
+    plane.control.executions.cancel(execution_id)
+    plane.control.advance.forget(execution_id)
+    with plane.client() as http:
+        found = http.get(f"/api/executions/{execution_id}/{route}?wait=30").json()
+    assert found["status"] == "CANCELLED"
 
 
 def test_an_end_that_another_process_writes_is_found_by_looking(plane: Plane) -> None:
@@ -108,12 +124,15 @@ def test_who_waits_does_not_keep_others_out() -> None:
 
 
 def test_only_who_watches_that_execution_is_told_of_its_end() -> None:
-    ends, told = Ends(), threading.Event()
-    with ends.watching(1, told.set):
+    ends = Ends()
+    told: list[str | None] = []
+    with ends.watching(1, told.append):
         ends.appended([Entry(2, 1, ExecutionCompleted())])
-        assert not told.is_set()
+        assert told == []
         ends.appended([Entry(1, 1, ExecutionCompleted())])
-        assert told.is_set()
-    told.clear()
     ends.appended([Entry(1, 1, ExecutionCompleted())])
-    assert not told.is_set()
+    with ends.watching(1, told.append):
+        ends.close()
+    with ends.watching(1, told.append):
+        pass
+    assert told == ["execution.completed", None, None]
