@@ -228,8 +228,11 @@ class Settings:
     python_warm: int = setting(
         48,
         "CALLBOARD_PYTHON_WARM",
-        help="processes that a worker keeps for some seconds for the next run of the same python "
-        "step, where it left nothing behind; 0: every run gets a fresh one",
+        help="processes that a worker keeps for a while for the next run of the same python step, "
+        "where it left nothing behind; 0: every run gets a fresh one",
+    )
+    python_warm_for: float = setting(
+        60.0, "CALLBOARD_PYTHON_WARM_FOR", help="seconds for which they are kept"
     )
     playbook_bytes: int = setting(
         8_388_608, "CALLBOARD_PLAYBOOK_BYTES", help="largest playbook accepted"

@@ -88,7 +88,7 @@ class Runner:
         self._claimed = self._reported = 0
         self._claimed_at = time.monotonic()
         self._steps = _StepCache(kinds)
-        self._warm = Warm(settings.python_warm)
+        self._warm = Warm(settings.python_warm, settings.python_warm_for)
         # An execution's steps mostly come one after the other.
         self._workspace = lru_cache(maxsize=64)(lambda id_: settings.home / "work" / str(id_))
         # The module's own is put together anew at each call.

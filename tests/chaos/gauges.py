@@ -15,7 +15,6 @@ import psutil
 import psycopg
 
 from app.errors import CallboardError
-from app.tools.child import warm
 from tests.chaos.growth import Point
 from tests.chaos.stage import Stage
 
@@ -23,8 +22,10 @@ MEGABYTE = 1024 * 1024
 #: Rows that must not pile up; those of the log and of what it refers to do, by design.
 FLAT_TABLES = ("runtime", "keychain")
 
-#: Seconds that what has ended gets to be cleared away; warm children leave when nobody calls.
-REST = warm.IDLE + 3.0
+#: Seconds that a child waits for its next run where gauges are read, and that what has ended gets to
+#: be cleared away.
+WARM_FOR = 10.0
+REST = WARM_FOR + 3.0
 
 Reading = tuple[str, str, float]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.chaos import growth
 from tests.chaos.checker import Violation
 from tests.chaos.faults import Saboteur
-from tests.chaos.gauges import Gauges
+from tests.chaos.gauges import WARM_FOR, Gauges
 from tests.chaos.growth import Point, Slope
 from tests.chaos.load import Load
 from tests.chaos.plan import Cast, Fault
@@ -105,6 +105,7 @@ def run(options: Options, home: Path) -> Soaked:
     temporary.chmod(0o1777)
     witness = Witness(home / "witness")
     settings = {**OFTEN, **options.settings, "TMPDIR": str(temporary)}
+    settings["CALLBOARD_PYTHON_WARM_FOR"] = str(WARM_FOR)
     interval = max(0.5, min(5.0, options.seconds / 100))
     with Stage(home / "stage", settings=settings, cast=CAST) as stage:
         register(stage)

@@ -23,7 +23,7 @@ PID = "import os\nreturn os.getpid()"
 
 @pytest.fixture
 def warm() -> Iterator[Warm]:
-    made = Warm(4)
+    made = Warm(4, 60.0)
     yield made
     made.close()
 
@@ -198,8 +198,9 @@ def test_the_longest_waiting_give_way(context: Context, warm: Warm) -> None:
     until(lambda: not Path(f"/proc/{pids[0]}").exists())
 
 
-def test_none_waits_for_ever(loop: Context, warm: Warm, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.tools.child.warm.IDLE", 0.05)
+def test_none_waits_for_ever(context: Context) -> None:
+    warm = Warm(4, 0.05)
+    loop = replace(context, lodge=warm.lodge("7/each"))
     pid = run(loop, PID)
     until(lambda: not Path(f"/proc/{pid}").exists())
     assert len(warm) == 0
@@ -270,6 +271,6 @@ def test_a_program_that_removes_its_own_module_has_its_result(loop: Context) -> 
 
 
 def test_where_none_may_wait_each_is_fresh(context: Context) -> None:
-    assert Warm(0).lodge("7/a") is None
+    assert Warm(0, 60.0).lodge("7/a") is None
     cold = replace(context, lodge=None)
     assert run(cold, PID) != run(cold, PID)

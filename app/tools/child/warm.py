@@ -1,7 +1,7 @@
 """Warm starts: a child that ran a step's program and left nothing behind waits for its next run.
 
 As function services do: what waits belongs to one step of one version of a playbook, so only a run
-of the same program gets it. It waits for some seconds; the longest waiting ones give way to others.
+of the same program gets it. It waits for a while; the longest waiting ones give way to others.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from typing import Any
 
 from app.tools.child.launcher import Spare
 
-#: Seconds that a child waits for its next run.
-IDLE = 10.0
 #: Runs after which a child ends: what a program leaves where nobody looks does not pile up for ever.
 RUNS = 1_000
 
@@ -33,10 +31,13 @@ class _Guest:
 
 
 class Warm:
-    """Keeps up to *most* children waiting, for all threads of a process; 0: none."""
+    """Keeps up to *most* children waiting, for all threads of a process; 0: none. Each waits for
+    *idle* seconds.
+    """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, idle: float) -> None:
         self._most = most
+        self._idle = idle
         #: The longest waiting first.
         self._guests: OrderedDict[int, _Guest] = OrderedDict()
         self._runs: dict[int, int] = {}
@@ -107,7 +108,7 @@ class Warm:
                 if oldest is None:
                     self._watch = None
                     return
-                left = oldest.since + IDLE - time.monotonic()
+                left = oldest.since + self._idle - time.monotonic()
                 if left > 0:
                     self._changed.wait(left)
                     continue
