@@ -1,7 +1,8 @@
-"""Waiting until the database has nothing left to do from the round before, whoever's it was."""
+"""Waiting until database and disk have nothing left to do from the round before, whoever's it was."""
 
 from __future__ import annotations
 
+import os
 import time
 
 import psycopg
@@ -25,7 +26,9 @@ class RestlessError(FailedRunError):
 
 
 def until_idle(connection: psycopg.Connection) -> None:
-    """Return when no statement is left of the round before. Raises ``RestlessError``."""
+    """Return when no statement is left of the round before, and nothing of it to be written: a
+    commit waits for the disk. Raises ``RestlessError``.
+    """
     deadline = time.monotonic() + PATIENCE
     quiet = 0
     while quiet < LOOKS:
@@ -35,3 +38,4 @@ def until_idle(connection: psycopg.Connection) -> None:
         if time.monotonic() > deadline:
             raise RestlessError(f"{row[0]} statements still run after {PATIENCE:g} s")
         time.sleep(PAUSE)
+    os.sync()
