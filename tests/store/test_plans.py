@@ -19,6 +19,8 @@ EXPECTED: dict[str, tuple[str, set[str]]] = {
     "heads": (statements.HEADS, {"event_pkey", "execution_pkey"}),
     "entries": (statements.ENTRIES, {"event_pkey"}),
     "under": (statements.UNDER, {"event_u2_idempotency"}),
+    "as assumed": (statements.INSERT_AS_ASSUMED, {"event_pkey"}),
+    "one as assumed": (statements.INSERT_ONE_AS_ASSUMED, {"event_pkey"}),
     "iterations": (statements.ITERATIONS, {"event_u4_step_end"}),
 }
 
