@@ -16,7 +16,7 @@ T = TypeVar("T")
 #: As many as the framework has.
 MOST = 40
 
-#: What a thread does; what it returns tells who waits for it.
+#: What a thread does; what it returns is to be called, to tell who waits for it.
 _Job = Callable[[], Callable[[], None]]
 
 
@@ -66,15 +66,15 @@ class Threads:
     def _work(self, job: _Job) -> None:
         box: SimpleQueue[_Job] = SimpleQueue()
         while True:
-            tell = job()
+            answer = job()
             with self._lock:
                 after = self._waiting.popleft() if self._waiting else None
                 if after is None:
                     # Before anybody is told, who may have something to do next.
                     self._idle.append(box)
-            tell()
+            answer()
             # Nothing of it stays in memory while this thread has nothing to do.
-            del job, tell
+            del job, answer
             job = box.get() if after is None else after
 
 
@@ -86,7 +86,7 @@ def _call(
         outcome = partial(_given, call())
     except BaseException as exc:  # noqa: BLE001 (whoever waits gets it)
         outcome = partial(_raised, exc)
-    return partial(_tell, loop, ended, outcome)
+    return partial(tell, loop, ended, outcome)
 
 
 def _given(value: T) -> T:
@@ -97,14 +97,15 @@ def _raised(error: BaseException) -> Any:
     raise error
 
 
-def _tell(loop: asyncio.AbstractEventLoop, ended: asyncio.Future[T], outcome: T) -> None:
+def tell(loop: asyncio.AbstractEventLoop, told: asyncio.Future[T], what: T) -> None:
+    """Give *what* to who waits for *told* on *loop*, unless it is given up or has it; from any thread."""
     with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever waited
-        loop.call_soon_threadsafe(_end, ended, outcome)
+        loop.call_soon_threadsafe(_set, told, what)
 
 
-def _end(ended: asyncio.Future[T], outcome: T) -> None:
-    if not ended.done():  # or given up
-        ended.set_result(outcome)
+def _set(told: asyncio.Future[T], what: T) -> None:
+    if not told.done():
+        told.set_result(what)
 
 
 _threads = Threads(MOST)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated
 
 from fastapi import Depends, Query, Request
 
 from app.api.admission import aside
 from app.api.dependencies import ControlDep, ExecutionId
-from app.api.threads import in_thread
+from app.api.threads import in_thread, tell
 from app.services.executions import duration_seconds
 
 #: Seconds between two looks: a part of the execution's age, within bounds.
@@ -33,7 +34,7 @@ async def _wait_for_end(
         return None
     deadline, loop = time.monotonic() + wait, asyncio.get_running_loop()
     told: asyncio.Future[str | None] = loop.create_future()
-    with control.ends.watching(execution_id, lambda end: _from_thread(loop, told, end)):
+    with control.ends.watching(execution_id, partial(tell, loop, told)):
         known = control.advance.known(execution_id)
         # Of one that runs as far as this process knows, a look would most likely say the same.
         look = 0.0 if known is None or not known.is_running else min(SHORTEST_LOOK, wait)
@@ -48,12 +49,6 @@ async def _wait_for_end(
                 return None
             age = duration_seconds(summary, datetime.now(UTC))
             look = min(max(SHORTEST_LOOK, PART * age), LONGEST_LOOK, left)
-
-
-def _from_thread(
-    loop: asyncio.AbstractEventLoop, told: asyncio.Future[str | None], end: str | None
-) -> None:
-    loop.call_soon_threadsafe(lambda: None if told.done() else told.set_result(end))
 
 
 #: For routes that answer what is so then; ``?wait=`` says for how many seconds. What they get is the
